@@ -1,0 +1,3 @@
+"""The ntkest adapter for modules and functions of PyTorch."""
+
+backend = None

@@ -1,0 +1,173 @@
+"""An explicit Jacobian as a linearization: an array of any Array API namespace, or a SciPy LinearOperator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+
+from .linearization import (
+    Array,
+    Blocks,
+    Expand,
+    InvalidTypeError,
+    InvalidValueError,
+    Linearization,
+    NonDifferentiableError,
+    NonFiniteError,
+    Reduce,
+    ShapeError,
+    Tree,
+    checked_chunk,
+    is_concrete,
+    leading,
+    map_chunks,
+    number,
+)
+
+
+def from_jacobian(A: Any, output_shape: tuple[int, ...] | None = None) -> Linearization:
+    """A linearization whose Jacobian is given.
+
+    Parameters
+    ----------
+    A : array (M, P), SciPy LinearOperator, or mapping of name to array (M, P_l)
+        The Jacobian. An array of any Array API namespace stays there; a mapping gives parameter blocks.
+    output_shape : tuple of int, optional
+        Shape of the outputs, of size M; default (M,). With more than one axis the first counts as examples.
+
+    Raises
+    ------
+    ShapeError, NonDifferentiableError, NonFiniteError
+
+    Notes
+    -----
+    One JVP or VJP is a product with A or its transpose. `outputs` and `params` are zeros: the primal is not known.
+    """
+    if not isinstance(A, Mapping) and hasattr(A, "rmatmat") and hasattr(A, "matmat"):
+        return OperatorLinearization(A, output_shape)
+    blocks = dict(A) if isinstance(A, Mapping) else {"jacobian": A}
+    if not blocks:
+        raise InvalidValueError("from_jacobian got an empty mapping; give at least one block (M, P_l)")
+    for name, block in blocks.items():
+        if not array_api_compat.is_array_api_obj(block):
+            raise InvalidTypeError(
+                f"from_jacobian takes arrays or a LinearOperator, not {type(block).__name__} ({name!r})"
+            )
+        if len(block.shape) != 2 or 0 in block.shape:
+            raise ShapeError(f"a Jacobian has shape (M, P) with M, P > 0; {name!r} has {tuple(block.shape)}")
+    try:
+        xp = array_api_compat.array_namespace(*blocks.values())
+    except TypeError as error:
+        raise InvalidTypeError(f"the blocks of a Jacobian must share one array namespace: {error}") from error
+    return DenseLinearization(xp, blocks, output_shape)
+
+
+class DenseLinearization:
+    """J given as arrays, one (M, P_l) a block."""
+
+    modes = frozenset({"jvp", "vjp"})
+    passes_per_jvp = 1
+
+    def __init__(self, xp: ModuleType, blocks: Mapping[str, Array], output_shape: tuple[int, ...] | None) -> None:
+        first = next(iter(blocks.values()))
+        rows = first.shape[0]
+        for name, block in blocks.items():
+            if block.shape[0] != rows:
+                raise ShapeError(f"all blocks need the same number of rows; {name!r} has {block.shape[0]}, not {rows}")
+            if not xp.isdtype(block.dtype, "real floating"):
+                raise NonDifferentiableError(f"a Jacobian must be real floating point; {name!r} is {block.dtype}")
+        shape = _output_shape(output_shape, rows)
+        self.xp = xp
+        self.param_names = tuple(blocks)
+        self._blocks = tuple(blocks.values())
+        device = array_api_compat.device(first)
+        self.outputs = xp.zeros(shape, dtype=first.dtype, device=device)
+        self.params = tuple(xp.zeros((b.shape[1],), dtype=b.dtype, device=device) for b in self._blocks)
+        self.examples = (0, shape[0]) if len(shape) > 1 else None
+        peaks = [xp.max(xp.abs(b)) for b in self._blocks]
+        self.exponent = 0
+        if all(is_concrete(p) for p in peaks):
+            self.exponent = _exponent(max(number(p) for p in peaks), min(rows, max(b.shape[1] for b in self._blocks)))
+
+    def jvp(self, tangents: Blocks) -> Array:
+        """Sum over blocks of v_l A_lᵀ, (k, M)."""
+        products = [v @ a.T for v, a in zip(tangents, self._blocks, strict=True)]
+        total = products[0]
+        for product in products[1:]:
+            total = total + product
+        return total
+
+    def vjp(self, cotangents: Array) -> Blocks:
+        """ω A_l for each block, (k, P_l)."""
+        return tuple(cotangents @ a for a in self._blocks)
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_jvp`."""
+        size = checked_chunk(chunk, self.chunk_size("jvp", leading(probes)), leading(probes))
+        return map_chunks(self.xp, self.jvp, reduce, probes, expand, size)
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_vjp`."""
+        size = checked_chunk(chunk, self.chunk_size("vjp", leading(probes)), leading(probes))
+        return map_chunks(self.xp, self.vjp, reduce, probes, expand, size)
+
+    def chunk_size(self, mode: str, count: int) -> int:
+        """As many probes as make up 2**24 numbers of the larger side, at least 16."""
+        widest = max(math.prod(self.outputs.shape), sum(math.prod(p.shape) for p in self.params))
+        return max(1, min(count, max(16, int(2**24 // widest))))
+
+    def at(self, params: Any) -> DenseLinearization:
+        """An explicit Jacobian is the same at all parameters."""
+        return self
+
+
+class OperatorLinearization(DenseLinearization):
+    """J given as a SciPy LinearOperator, on NumPy arrays."""
+
+    def __init__(self, operator: Any, output_shape: tuple[int, ...] | None) -> None:
+        import array_api_compat.numpy
+
+        xp: ModuleType = array_api_compat.numpy
+        rows, columns = operator.shape
+        dtype = xp.dtype(operator.dtype if operator.dtype is not None else xp.float64)
+        if not xp.isdtype(dtype, "real floating"):
+            raise NonDifferentiableError(f"a Jacobian must be real floating point; the operator is {dtype}")
+        if rows == 0 or columns == 0:
+            raise ShapeError(f"a Jacobian has shape (M, P) with M, P > 0; the operator has {(rows, columns)}")
+        shape = _output_shape(output_shape, rows)
+        self.xp = xp
+        self.param_names = ("jacobian",)
+        self._operator = operator
+        self.outputs = xp.zeros(shape, dtype=dtype)
+        self.params = (xp.zeros((columns,), dtype=dtype),)
+        self.examples = (0, shape[0]) if len(shape) > 1 else None
+        signs = 1.0 - 2.0 * (xp.arange(columns) % 2)
+        self.exponent = _exponent(float(xp.max(xp.abs(operator.matvec(signs.astype(dtype))))), 1)
+
+    def jvp(self, tangents: Blocks) -> Array:
+        """(A vᵀ)ᵀ by ``matmat``."""
+        return self._operator.matmat(tangents[0].T).T.astype(self.outputs.dtype, copy=False)
+
+    def vjp(self, cotangents: Array) -> Blocks:
+        """(Aᵀ ωᵀ)ᵀ by ``rmatmat``."""
+        return (self._operator.rmatmat(cotangents.T).T.astype(self.outputs.dtype, copy=False),)
+
+
+def _output_shape(shape: tuple[int, ...] | None, rows: int) -> tuple[int, ...]:
+    if shape is None:
+        return (rows,)
+    shape = tuple(int(n) for n in shape)
+    if math.prod(shape) != rows:
+        raise ShapeError(f"output_shape={shape} has {math.prod(shape)} entries, but the Jacobian has {rows} rows")
+    return shape
+
+
+def _exponent(peak: float, terms: int) -> int:
+    """Exponent of a typical entry of an image whose sum has `terms` entries of size at most `peak`."""
+    if not math.isfinite(peak):
+        raise NonFiniteError("the Jacobian holds NaN or infinity")
+    return math.frexp(peak * math.sqrt(terms))[1] if peak > 0 else 0

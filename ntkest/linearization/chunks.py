@@ -1,0 +1,69 @@
+"""The chunk loop that adapters without a compiler of their own share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .errors import InvalidTypeError, InvalidValueError
+from .protocol import Array, Expand, Reduce, Tree
+
+
+def tree_map(function: Callable[..., Any], *trees: Tree) -> Tree:
+    """Apply `function` to the arrays of (nested) tuples of the same structure."""
+    if isinstance(trees[0], tuple):
+        return tuple(tree_map(function, *parts) for parts in zip(*trees, strict=True))
+    return function(*trees)
+
+
+def leading(tree: Tree) -> int:
+    """The number of probes in a tree: the size of its common leading axis."""
+    while isinstance(tree, tuple):
+        if not tree:
+            raise InvalidValueError("got no probe arrays")
+        tree = tree[0]
+    if len(tree.shape) == 0:
+        raise InvalidValueError("probes need a leading axis of probes, got a scalar")
+    return int(tree.shape[0])
+
+
+def checked_chunk(chunk: int | None, default: int, count: int) -> int:
+    """The chunk to use for `count` probes: `chunk` if given, else the adapter's `default`."""
+    if chunk is None:
+        chunk = default
+    elif isinstance(chunk, bool) or not isinstance(chunk, int):
+        raise InvalidTypeError(f"chunk= takes a positive integer, not {chunk!r}")
+    elif chunk < 1:
+        raise InvalidValueError(f"chunk= takes a positive integer, not {chunk}")
+    return max(1, min(chunk, count))
+
+
+def map_chunks(
+    xp: ModuleType,
+    apply: Callable[[Any], Any],
+    reduce: Reduce,
+    probes: Tree,
+    expand: Expand | None,
+    chunk: int,
+) -> Tree:
+    """``reduce(apply(expand(part)))`` for parts of `chunk` probes, concatenated along the first axis."""
+    results = []
+    for start in range(0, leading(probes), chunk):
+        part = tree_map(lambda a: a[start : start + chunk, ...], probes)  # noqa: B023 - called at once
+        results.append(reduce(apply(part if expand is None else expand(part))))
+    if len(results) == 1:
+        return results[0]
+    return tree_map(lambda *parts: xp.concat(parts, axis=0), *results)
+
+
+def identity(images: Tree) -> Tree:
+    """The `reduce` that keeps the images."""
+    return images
+
+
+def as_probes(xp: ModuleType, shape: tuple[int, ...], array: Array, what: str) -> Array:
+    """Check a (k, n) batch against `shape` (k free, n fixed) and say clearly what is wrong."""
+    if len(array.shape) != 2 or array.shape[1] != shape[1]:
+        raise InvalidValueError(f"{what} must have shape (k, {shape[1]}), got {tuple(array.shape)}")
+    return array

@@ -1,0 +1,56 @@
+"""What a dtype can carry: accumulation dtypes, tolerances, and numbers out of arrays."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+from array_api_compat import device as device_of
+
+from .errors import TracedValueError
+from .protocol import Array
+
+
+def eps(xp: ModuleType, *arrays: Array) -> float:
+    """The largest machine epsilon among the dtypes of `arrays`."""
+    return max(float(xp.finfo(a.dtype).eps) for a in arrays)
+
+
+def accumulator(xp: ModuleType, array: Array) -> Any:
+    """The dtype in which long sums over `array` are added: float64 where the device has it, else float32."""
+    try:
+        dtypes = xp.__array_namespace_info__().dtypes(kind="real floating", device=device_of(array))
+    except (AttributeError, TypeError, ValueError):  # a traced array has no device to ask
+        dtypes = xp.__array_namespace_info__().dtypes(kind="real floating")
+    return dtypes.get("float64", xp.float32)
+
+
+def scalar_dtype(xp: ModuleType, array: Array) -> Any:
+    """The dtype of results about `array`: its own if that is at least float32, else float32."""
+    return array.dtype if array.dtype in (xp.float32, getattr(xp, "float64", xp.float32)) else xp.float32
+
+
+def tolerance(epsilon: float) -> float:
+    """Relative difference beyond which two routes to the same derivative are called different."""
+    return 3.0 * math.sqrt(epsilon)
+
+
+def number(value: Array, what: str = "this value") -> float:
+    """A Python float. The one place where an array's content comes to the host."""
+    try:
+        return float(value)
+    except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
+        raise TracedValueError(
+            f"{what} is needed as a number, but a framework is tracing; return .value and .std_error from the "
+            "transformed function and ask outside it"
+        ) from error
+
+
+def is_concrete(value: Array) -> bool:
+    """Whether `value` (an array of size one) has a content now, or is only traced."""
+    try:
+        float(value)
+    except (TypeError, RuntimeError):
+        return False
+    return True

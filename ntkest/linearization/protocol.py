@@ -1,0 +1,161 @@
+"""The autodiff protocol: a Jacobian at a point, as two batched linear maps.
+
+Everything that ntkest computes, it computes through the names below. An adapter turns a
+framework's model into a `Linearization`; the estimators never learn which framework it was.
+
+Shapes
+------
+M outputs in all, P parameters in all, in L blocks (one a parameter array) of P_1, …, P_L numbers; k probes.
+
+* a *cotangent* batch has shape (k, M), in the dtype of the outputs, C order;
+* a *tangent* batch is a tuple of L arrays (k, P_l), each in the dtype of its block, C order.
+
+The parameter side is never flattened to one vector: inner products are sums over blocks, so layers
+come apart for free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+Array: TypeAlias = Any
+"""An array of any Array API namespace."""
+
+Blocks: TypeAlias = tuple[Array, ...]
+"""One array (k, P_l) for each parameter block."""
+
+Tree: TypeAlias = Any
+"""An array, or a (nested) tuple of arrays, all with the same leading axis."""
+
+Reduce: TypeAlias = Callable[[Any], Tree]
+"""Array-only, hashable by value; maps the images of a chunk of c probes to a tree with leading axis c."""
+
+Expand: TypeAlias = Callable[[Tree], Any]
+"""Array-only, hashable by value; maps a chunk of packed probes to cotangents or tangents."""
+
+
+@runtime_checkable
+class Linearization(Protocol):
+    """J = ∂f/∂θ at one θ. A value: it never changes, and calls to it have no side effects."""
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array-api-compat namespace of all arrays that go in and come out."""
+        ...
+
+    @property
+    def outputs(self) -> Array:
+        """The primal f(θ), in its own shape; M is its size."""
+        ...
+
+    @property
+    def params(self) -> tuple[Array, ...]:
+        """The parameter blocks of θ, each in its own shape; P_l is the size of block l."""
+        ...
+
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        """One dotted name a block, for example ``"encoder.0.weight"``."""
+        ...
+
+    @property
+    def examples(self) -> tuple[int, int] | None:
+        """(axis, N) of `outputs` if outputs of different examples were seen not to interact, else None."""
+        ...
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """The maps that this model has here: a subset of {"jvp", "vjp"}, never empty."""
+        ...
+
+    @property
+    def passes_per_jvp(self) -> int:
+        """1, or 2 where forward mode is replaced by a double VJP."""
+        ...
+
+    @property
+    def exponent(self) -> int:
+        """An integer e such that images of sign probes have entries near 2**e; 0 if that was not seen.
+
+        Estimators scale their probes by 2**-e, which is exact, so that squares of images stay in
+        the range of float32 whatever the scale of the model.
+        """
+        ...
+
+    def jvp(self, tangents: Blocks) -> Array:
+        """Blocks (k, P_l) to J v, (k, M). Costs k forward passes."""
+        ...
+
+    def vjp(self, cotangents: Array) -> Blocks:
+        """(k, M) to Jᵀ ω, blocks (k, P_l). Costs k reverse passes."""
+        ...
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """Apply `reduce` to J v for chunks of probes, inside the adapter's own loop, and stack the results.
+
+        Only the small results are kept, so the images need not fit in memory together. `probes` is a tree
+        with leading axis k; `expand` turns a chunk of it into tangents (it is tangents already when
+        None). `chunk` overrides the number of probes that are pushed through together.
+        """
+        ...
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """The same for Jᵀ ω; `reduce` receives blocks (c, P_l)."""
+        ...
+
+    def chunk_size(self, mode: str, count: int) -> int:
+        """How many of `count` probes are pushed through together in `mode` ("jvp" or "vjp") by default."""
+        ...
+
+    def at(self, params: Any) -> Linearization:
+        """The same function at other parameters (given as to `linearize`), reusing what was compiled."""
+        ...
+
+
+class Compiler(Protocol):
+    """Optional on a linearization, found by asking for the attribute ``compile``."""
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A compiled form of an array-only function that is hashable by value."""
+        ...
+
+
+class Backend(Protocol):
+    """What an entry point of the group ``ntkest.backends`` names: one small module-level object.
+
+    The name of the entry point is a top-level module name; the backend is loaded when the type of the
+    model or of its parameters comes from that module, or when ``backend=`` names it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The framework's name, for messages and results."""
+        ...
+
+    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> Linearization:
+        """Make a linearization; `args` and `kwargs` are as given to `ntkest.linearize`."""
+        ...
+
+
+class Options:
+    """The keywords of `ntkest.linearize` that are not the model's own."""
+
+    __slots__ = ("batch_axis", "check", "copy", "differentiable", "output", "params")
+
+    def __init__(
+        self,
+        output: Any = None,
+        params: Any = None,
+        batch_axis: int | str | None = "auto",
+        check: bool = True,
+        copy: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        self.output = output
+        self.params = params
+        self.batch_axis = batch_axis
+        self.check = check
+        self.copy = copy
+        self.differentiable = differentiable
