@@ -22,7 +22,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, eps, is_concrete, number, scalar_dtype, tolerance
+from .precision import accumulator, beside, eps, is_concrete, number, scalar_dtype, tolerance
 from .protocol import Array, Backend, Blocks, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -53,6 +53,7 @@ __all__ = [
     "ZeroKernelError",
     "accumulator",
     "as_probes",
+    "beside",
     "check_adjoint",
     "check_dtypes",
     "check_finite",

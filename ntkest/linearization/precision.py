@@ -31,6 +31,16 @@ def scalar_dtype(xp: ModuleType, array: Array) -> Any:
     return array.dtype if array.dtype in (xp.float32, getattr(xp, "float64", xp.float32)) else xp.float32
 
 
+def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array:
+    """Host numbers as an array on the device of `like` (which may be traced, and then has none), by default in its dtype."""
+    dtype = like.dtype if dtype is None else dtype
+    try:
+        where = device_of(like)
+    except (AttributeError, TypeError, ValueError):
+        return xp.asarray(values, dtype=dtype)
+    return xp.asarray(values, dtype=dtype, device=where)
+
+
 def tolerance(epsilon: float) -> float:
     """Relative difference beyond which two routes to the same derivative are called different."""
     return 3.0 * math.sqrt(epsilon)
