@@ -57,7 +57,7 @@ class Centre:
 
 @dataclass(frozen=True)
 class SignCotangents:
-    """Expands packed bits (c, ⌈M/8⌉) to cotangents (c, M) = H ω · 2**-exponent, with H the identity without `centre`."""
+    """Expands packed bits (c, ⌈M/8⌉) to cotangents (c, M): ω · 2**-exponent, centred if asked."""
 
     xp: ModuleType
     size: int

@@ -248,7 +248,7 @@ def _fits(problem: Problem, mode: str) -> bool:
 def _cost(problem: Problem, mode: str) -> int:
     """Passes of a run: every image once where images are kept or only traces are wanted, else tile by tile."""
     kernels = range(len(problem.kernels))
-    weight = [k.J.passes_per_jvp if mode == "jvp" else 1 for k in problem.kernels]
+    weight: list[int] = [k.J.passes_per_jvp if mode == "jvp" else 1 for k in problem.kernels]
     once = [sum(stop - start for _, start, stop in _chunks(problem, mode, a)) for a in kernels]
     pairs = [key for key in problem.needs if key[0] in ("square", "cross")]
     if not pairs or _fits(problem, mode):

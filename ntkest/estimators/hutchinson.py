@@ -42,7 +42,7 @@ class Hutchinson:
         return (passes - sum(key[0] == "target" for key in problem.needs)) // self._each(problem)
 
     def _each(self, problem: Problem) -> int:
-        return sum(1 + k.J.passes_per_jvp * problem.groups.count for k in problem.kernels)
+        return sum(1 + int(k.J.passes_per_jvp) * problem.groups.count for k in problem.kernels)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples."""
@@ -56,12 +56,14 @@ class Hutchinson:
         """Push the probes through, as many at a time as fit in the memory budget."""
         if state is None:
             state = State(targets=target_moments(problem))
-        count = leading(probes.cotangents)
+        signs = probes.cotangents
+        assert signs is not None
+        count = leading(signs)
         each = max(problem.parameters(a) for a in range(len(problem.kernels)))
         step = max(1, min(count, problem.memory // (4 * (each + problem.rows * problem.size))))
         samples = dict(state.samples)
         for start in range(0, count, step):
-            bits = probes.cotangents[start : start + step, ...]
+            bits = signs[start : start + step, ...]
             for key, values in self._push(problem, bits).items():
                 samples[key] = (*samples.get(key, ()), values)
         return replace(state, samples=samples)

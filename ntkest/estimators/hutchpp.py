@@ -6,8 +6,8 @@ With an orthonormal Q (M×k) that captures the range of K, P = I - QQᵀ, and pr
 * ⟨K₁, K₂⟩ = 2⟨K₁Q, K₂Q⟩ - ⟨QᵀK₁Q, QᵀK₂Q⟩ + ⟨PK₁P, PK₂P⟩, the last term being the mean over i ≠ j of
   ⟨J₁ᵀPω_i, J₁ᵀPω_j⟩ ⟨J₂ᵀPω_i, J₂ᵀPω_j⟩; with K₁ = K₂ that is ‖K‖_F².
 
-``hutch++`` takes Q = orth(KS) and pays 3k + l passes for a trace; ``hutch++jv`` takes Q = orth(JV), at 2k + l. Both pay k
-more for norms and products. Given Q every term is unbiased. With several kernels Q has an equal share of
+``hutch++`` takes Q = orth(KS) and pays 3k + l passes for a trace; ``hutch++jv`` takes Q = orth(JV), at 2k + l. Both
+pay k more for norms and products. Given Q every term is unbiased. With several kernels Q has an equal share of
 columns from each. Prefer it where the spectrum decays fast and the budget is not small.
 
 Reference: Meyer, Musco, Musco, Woodruff, "Hutch++: optimal stochastic trace estimation", SOSA 2021, Algorithm 1. The
@@ -156,8 +156,8 @@ def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[t
     count = leading(basis)
     norms = []
     for a, kernel in enumerate(problem.kernels):
-        scaled = cotangents * 2.0 ** -problem.exponents[a]
-        rows = kernel.map_vjp(problem.parameter_norms(a), scaled, None, count)
+        ready, expand = problem.cotangents(a, cotangents)
+        rows = kernel.map_vjp(problem.parameter_norms(a), ready, expand, count)
         norms.append(xp.sum(problem.whole_and_parts(rows, 1), axis=0))
     return tuple(norms), None
 

@@ -136,16 +136,16 @@ class OneSided:
                 within = mixed(images[a], images[b]) ** 2
                 across = [mixed(piece[a], images[b]) ** 2 + mixed(piece[b], images[a]) ** 2 for piece in state.window]
                 sums[key] = sums.get(key, PairSums()).add(xp, within, across, state.lengths, diagonal=True)
-        heights = state.heights
+        products = state.heights
         if problem.wants("target") and not state.targets:
-            heights = _append(heights, [heights(problem, images[a]) for a in range(len(images))])
+            products = _append(products, [heights(problem, images[a]) for a in range(len(images))])
         return replace(
             state,
             norms=_append(state.norms, norms),
             sums=sums,
             window=(*state.window, images),
             lengths=(*state.lengths, new),
-            heights=heights,
+            heights=products,
         )
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:

@@ -38,8 +38,8 @@ class PairSums:
         """Sums after a new piece of n probes.
 
         `within` (rows, n, n) holds q_ij of the new piece; ``across[p]`` (rows, m_p, n) holds q_ij + q_ji
-        of the p-th of the last ``len(across)`` pieces with the new one, whose lengths are `lengths`. With `diagonal` the
-        pairs (i, i) count too (probes i of two independent streams).
+        of the p-th of the last ``len(across)`` pieces, whose lengths are `lengths`, with the new one. With `diagonal`
+        the pairs (i, i) count too (probes i of two independent streams).
         """
         n = within.shape[1]
         own = xp.linalg.diagonal(within)  # (rows, n)

@@ -130,7 +130,8 @@ class Problem:
     def cotangents(self, a: int, probes: Array) -> tuple[Array, Expand | None]:
         """What `map_vjp` of kernel a takes: packed signs and how to expand them, or ready cotangents, scaled."""
         if self.xp.isdtype(probes.dtype, "real floating"):
-            return probes * 2.0 ** -self.exponents[a], None
+            ready = probes if self.centre is None else self.centre(self.xp, probes)
+            return ready * 2.0 ** -self.exponents[a], None
         return probes, cotangent_expander(self.kernels[a].J, self.exponents[a], self.centre)
 
     def parameter_gram(self, a: int) -> Gram:

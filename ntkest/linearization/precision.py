@@ -32,7 +32,7 @@ def scalar_dtype(xp: ModuleType, array: Array) -> Any:
 
 
 def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array:
-    """Host numbers as an array on the device of `like` (which may be traced, and then has none), by default in its dtype."""
+    """Host numbers as an array beside `like` (which may be traced, and then has no device), by default in its dtype."""
     dtype = like.dtype if dtype is None else dtype
     try:
         where = device_of(like)
