@@ -12,6 +12,7 @@ import array_api_compat
 from .linearization import (
     Array,
     Blocks,
+    DeviceMismatchError,
     Expand,
     InvalidTypeError,
     InvalidValueError,
@@ -21,7 +22,10 @@ from .linearization import (
     Reduce,
     ShapeError,
     Tree,
+    as_probes,
+    check_adjoint,
     checked_chunk,
+    eps,
     is_concrete,
     leading,
     map_chunks,
@@ -41,11 +45,15 @@ def from_jacobian(A: Any, output_shape: tuple[int, ...] | None = None) -> Linear
 
     Raises
     ------
-    ShapeError, NonDifferentiableError, NonFiniteError
+    InvalidTypeError, InvalidValueError, ShapeError, DeviceMismatchError, NonDifferentiableError, NonFiniteError
+        If A is no real floating-point matrix, or its blocks do not fit together.
+    InconsistentDerivativesError
+        If the `rmatvec` of a LinearOperator is not the adjoint of its `matvec`.
 
     Notes
     -----
     One JVP or VJP is a product with A or its transpose. `outputs` and `params` are zeros: the primal is not known.
+    A is not copied, so do not write into it afterwards. A LinearOperator without `rmatvec` has the mode "jvp" only.
     """
     if not isinstance(A, Mapping) and hasattr(A, "rmatmat") and hasattr(A, "matmat"):
         return OperatorLinearization(A, output_shape)
@@ -80,12 +88,17 @@ class DenseLinearization:
                 raise ShapeError(f"all blocks need the same number of rows; {name!r} has {block.shape[0]}, not {rows}")
             if not xp.isdtype(block.dtype, "real floating"):
                 raise NonDifferentiableError(f"a Jacobian must be real floating point; {name!r} is {block.dtype}")
+            if is_concrete(block[0, 0]) and array_api_compat.device(block) != array_api_compat.device(first):
+                raise DeviceMismatchError(
+                    f"all blocks need one device; {name!r} is on {array_api_compat.device(block)}, the first on "
+                    f"{array_api_compat.device(first)}"
+                )
         shape = _output_shape(output_shape, rows)
         self.xp = xp
         self.param_names = tuple(blocks)
         self._blocks = tuple(blocks.values())
         device = array_api_compat.device(first)
-        self.outputs = xp.zeros(shape, dtype=first.dtype, device=device)
+        self.outputs = xp.zeros(shape, dtype=xp.result_type(*self._blocks), device=device)
         self.params = tuple(xp.zeros((b.shape[1],), dtype=b.dtype, device=device) for b in self._blocks)
         self.examples = (0, shape[0]) if len(shape) > 1 else None
         peaks = [xp.max(xp.abs(b)) for b in self._blocks]
@@ -95,15 +108,18 @@ class DenseLinearization:
 
     def jvp(self, tangents: Blocks) -> Array:
         """Sum over blocks of v_l A_lᵀ, (k, M)."""
-        products = [v @ a.T for v, a in zip(tangents, self._blocks, strict=True)]
-        total = products[0]
-        for product in products[1:]:
-            total = total + product
+        self._count(tangents)
+        dtype, total = self.outputs.dtype, None
+        for name, v, block in zip(self.param_names, tangents, self._blocks, strict=True):
+            product = as_probes(self.xp, block.shape, v, f"the tangents of {name!r}") @ block.T
+            product = self.xp.astype(product, dtype, copy=False)
+            total = product if total is None else total + product
         return total
 
     def vjp(self, cotangents: Array) -> Blocks:
         """ω A_l for each block, (k, P_l)."""
-        return tuple(cotangents @ a for a in self._blocks)
+        as_probes(self.xp, (0, math.prod(self.outputs.shape)), cotangents, "cotangents")
+        return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
 
     def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_jvp`."""
@@ -119,6 +135,11 @@ class DenseLinearization:
         """As many probes as make up 2**24 numbers of the larger side, at least 16."""
         widest = max(math.prod(self.outputs.shape), sum(math.prod(p.shape) for p in self.params))
         return max(1, min(count, max(16, int(2**24 // widest))))
+
+    def _count(self, tangents: Blocks) -> None:
+        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.param_names):
+            given = f"{len(tangents)} arrays" if isinstance(tangents, tuple | list) else type(tangents).__name__
+            raise InvalidTypeError(f"tangents are a tuple of {len(self.param_names)} arrays, one a block; got {given}")
 
     def at(self, params: Any) -> DenseLinearization:
         """An explicit Jacobian is the same at all parameters."""
@@ -145,22 +166,30 @@ class OperatorLinearization(DenseLinearization):
         self.outputs = xp.zeros(shape, dtype=dtype)
         self.params = (xp.zeros((columns,), dtype=dtype),)
         self.examples = (0, shape[0]) if len(shape) > 1 else None
-        signs = 1.0 - 2.0 * (xp.arange(columns) % 2)
-        self.exponent = _exponent(float(xp.max(xp.abs(operator.matvec(signs.astype(dtype))))), 1)
+        try:
+            operator.rmatvec(xp.zeros((rows,), dtype=dtype))
+        except NotImplementedError:  # SciPy's word for an operator without an adjoint
+            self.modes = frozenset({"jvp"})
+        self.exponent = check_adjoint(self, eps(xp, self.outputs))
 
     def jvp(self, tangents: Blocks) -> Array:
         """(A vᵀ)ᵀ by ``matmat``."""
-        return self._operator.matmat(tangents[0].T).T.astype(self.outputs.dtype, copy=False)
+        self._count(tangents)
+        v = as_probes(self.xp, (0, self.params[0].shape[0]), tangents[0], "tangents")
+        return self.xp.asarray(self._operator.matmat(v.T).T, dtype=self.outputs.dtype)
 
     def vjp(self, cotangents: Array) -> Blocks:
         """(Aᵀ ωᵀ)ᵀ by ``rmatmat``."""
-        return (self._operator.rmatmat(cotangents.T).T.astype(self.outputs.dtype, copy=False),)
+        omega = as_probes(self.xp, (0, math.prod(self.outputs.shape)), cotangents, "cotangents")
+        return (self.xp.asarray(self._operator.rmatmat(omega.T).T, dtype=self.outputs.dtype),)
 
 
 def _output_shape(shape: tuple[int, ...] | None, rows: int) -> tuple[int, ...]:
     if shape is None:
         return (rows,)
-    shape = tuple(int(n) for n in shape)
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise InvalidValueError(f"output_shape= takes a tuple of positive integers, not {shape!r}")
+    shape = tuple(shape)
     if math.prod(shape) != rows:
         raise ShapeError(f"output_shape={shape} has {math.prod(shape)} entries, but the Jacobian has {rows} rows")
     return shape
