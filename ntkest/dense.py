@@ -88,7 +88,7 @@ class DenseLinearization:
                 raise ShapeError(f"all blocks need the same number of rows; {name!r} has {block.shape[0]}, not {rows}")
             if not xp.isdtype(block.dtype, "real floating"):
                 raise NonDifferentiableError(f"a Jacobian must be real floating point; {name!r} is {block.dtype}")
-            if is_concrete(block[0, 0]) and array_api_compat.device(block) != array_api_compat.device(first):
+            if array_api_compat.device(block) != array_api_compat.device(first):
                 raise DeviceMismatchError(
                     f"all blocks need one device; {name!r} is on {array_api_compat.device(block)}, the first on "
                     f"{array_api_compat.device(first)}"
