@@ -110,9 +110,7 @@ def dist(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, and doctests."""
     _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
-    _pytest(session, "docs")
-    doctests = ["--doctest-modules", "ntkest", "backends"]
-    session.run("python", "-m", "pytest", *doctests, success_codes=[0, 5])  # 5: there is none
+    _pytest(session, "docs", options=["--doctest-modules", "ntkest", "backends"])
 
 
 # By name only ---------------------------------------------------------------------------------------------------------
@@ -166,12 +164,12 @@ def _install(session: nox.Session, *frameworks: str, more: Sequence[str] = ()) -
         session.error(f"this environment should hold {frameworks} and no other framework, but holds {present}")
 
 
-def _pytest(session: nox.Session, *paths: str, marked: str = "not slow") -> None:
+def _pytest(session: nox.Session, *paths: str, marked: str = "not slow", options: Sequence[str] = ()) -> None:
     """Run pytest, and fail if a folder of `paths` ran no test: one that was skipped whole is no success."""
     report = Path(session.create_tmp(), "junit.xml").resolve()
     report.unlink(missing_ok=True)
     env = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")  # a core a worker
-    arguments = ["-m", marked, "-n", str(WORKERS), "--junit-xml", str(report), *paths, *session.posargs]
+    arguments = ["-m", marked, "-n", str(WORKERS), "--junit-xml", str(report), *options, *paths, *session.posargs]
     session.run("python", "-m", "pytest", *arguments, env=env)
     cases = ElementTree.parse(report).iter("testcase")
     ran = [case.get("classname", "").replace(".", "/") for case in cases if case.find("skipped") is None]
