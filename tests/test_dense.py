@@ -58,6 +58,8 @@ SPACES = ["numpy", "array_api_strict", "array_api_strict:device1", "torch"]  # j
 @pytest.fixture(params=[name for name in SPACES if find_spec(name.partition(":")[0])])
 def space(request: pytest.FixtureRequest) -> Space:
     name, _, device = request.param.partition(":")
+    if device and np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("array_api_strict moves arrays between devices with NumPy 2 only")
     module = import_module(name)
     return Space(array_api_compat.array_namespace(module.ones(1)), module.Device(device) if device else None)
 
