@@ -23,6 +23,7 @@ from .linearization import (
     ShapeError,
     Tree,
     as_probes,
+    as_tangents,
     check_adjoint,
     checked_chunk,
     eps,
@@ -108,17 +109,16 @@ class DenseLinearization:
 
     def jvp(self, tangents: Blocks) -> Array:
         """Sum over blocks of v_l A_lᵀ, (k, M)."""
-        self._count(tangents)
+        tangents = as_tangents(self.xp, self.params, self.param_names, tangents)
         dtype, total = self.outputs.dtype, None
-        for name, v, block in zip(self.param_names, tangents, self._blocks, strict=True):
-            product = as_probes(self.xp, block.shape, v, f"the tangents of {name!r}") @ block.T
-            product = self.xp.astype(product, dtype, copy=False)
+        for v, block in zip(tangents, self._blocks, strict=True):
+            product = self.xp.astype(v @ block.T, dtype, copy=False)
             total = product if total is None else total + product
         return total
 
     def vjp(self, cotangents: Array) -> Blocks:
         """ω A_l for each block, (k, P_l)."""
-        as_probes(self.xp, (0, math.prod(self.outputs.shape)), cotangents, "cotangents")
+        cotangents = self._cotangents(cotangents)
         return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
 
     def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
@@ -136,14 +136,12 @@ class DenseLinearization:
         widest = max(math.prod(self.outputs.shape), sum(math.prod(p.shape) for p in self.params))
         return max(1, min(count, max(16, int(2**24 // widest))))
 
-    def _count(self, tangents: Blocks) -> None:
-        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.param_names):
-            given = f"{len(tangents)} arrays" if isinstance(tangents, tuple | list) else type(tangents).__name__
-            raise InvalidTypeError(f"tangents are a tuple of {len(self.param_names)} arrays, one a block; got {given}")
-
     def at(self, params: Any) -> DenseLinearization:
         """An explicit Jacobian is the same at all parameters."""
         return self
+
+    def _cotangents(self, cotangents: Array) -> Array:
+        return as_probes(self.xp, (-1, math.prod(self.outputs.shape)), cotangents, "cotangents")
 
 
 class OperatorLinearization(DenseLinearization):
@@ -174,13 +172,12 @@ class OperatorLinearization(DenseLinearization):
 
     def jvp(self, tangents: Blocks) -> Array:
         """(A vᵀ)ᵀ by ``matmat``."""
-        self._count(tangents)
-        v = as_probes(self.xp, (0, self.params[0].shape[0]), tangents[0], "tangents")
+        (v,) = as_tangents(self.xp, self.params, self.param_names, tangents)
         return self.xp.asarray(self._operator.matmat(v.T).T, dtype=self.outputs.dtype)
 
     def vjp(self, cotangents: Array) -> Blocks:
         """(Aᵀ ωᵀ)ᵀ by ``rmatmat``."""
-        omega = as_probes(self.xp, (0, math.prod(self.outputs.shape)), cotangents, "cotangents")
+        omega = self._cotangents(cotangents)
         return (self.xp.asarray(self._operator.rmatmat(omega.T).T, dtype=self.outputs.dtype),)
 
 

@@ -323,7 +323,7 @@ def test_probes_that_do_not_fit_are_refused(wrap: Any) -> None:
         J.vjp(np.ones((1, 3)))
     with pytest.raises(InvalidValueError, match=r"must have shape \(k, 3\), got \(3,\)"):
         J.jvp((np.ones(3),))
-    with pytest.raises(InvalidTypeError, match="a tuple of 1 arrays, one a block; got ndarray"):
+    with pytest.raises(ShapeError, match="a tuple of 1 blocks, one a parameter; got ndarray"):
         J.jvp(np.ones((1, 3)))
-    with pytest.raises(InvalidTypeError, match="got 2 arrays"):
+    with pytest.raises(ShapeError, match="got 2"):
         J.jvp((np.ones((1, 3)), np.ones((1, 3))))
