@@ -96,7 +96,7 @@ def forward(function: Function, params: tuple[np.ndarray, ...], tangents: tuple[
 
 
 def double_reverse(function: Function, params: tuple[np.ndarray, ...], like: np.ndarray) -> Callable[[Any], Any]:
-    """The map v ↦ J v, as the transpose of ω ↦ Jᵀ ω, from one trace of the latter. Raises where that cannot be traced."""
+    """The map v ↦ J v, as the transpose of ω ↦ Jᵀ ω, from one trace of that. Raises where it cannot be traced."""
     with _tracing():
         pullback, _ = make_vjp(function, params)
         pushforward, _ = make_vjp(pullback, np.ones_like(like))
