@@ -21,6 +21,8 @@ from .linearization import (
     Reduce,
     ShapeError,
     Tree,
+    as_probes,
+    as_tangents,
     checked_chunk,
     is_concrete,
     leading,
@@ -95,6 +97,7 @@ class DenseLinearization:
 
     def jvp(self, tangents: Blocks) -> Array:
         """Sum over blocks of v_l A_lᵀ, (k, M)."""
+        tangents = as_tangents(self.xp, self.params, self.param_names, tangents)
         products = [v @ a.T for v, a in zip(tangents, self._blocks, strict=True)]
         total = products[0]
         for product in products[1:]:
@@ -103,6 +106,7 @@ class DenseLinearization:
 
     def vjp(self, cotangents: Array) -> Blocks:
         """ω A_l for each block, (k, P_l)."""
+        cotangents = self._cotangents(cotangents)
         return tuple(cotangents @ a for a in self._blocks)
 
     def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
@@ -123,6 +127,9 @@ class DenseLinearization:
     def at(self, params: Any) -> DenseLinearization:
         """An explicit Jacobian is the same at all parameters."""
         return self
+
+    def _cotangents(self, cotangents: Array) -> Array:
+        return as_probes(self.xp, (-1, math.prod(self.outputs.shape)), cotangents, "cotangents")
 
 
 class OperatorLinearization(DenseLinearization):
@@ -150,10 +157,12 @@ class OperatorLinearization(DenseLinearization):
 
     def jvp(self, tangents: Blocks) -> Array:
         """(A vᵀ)ᵀ by ``matmat``."""
+        tangents = as_tangents(self.xp, self.params, self.param_names, tangents)
         return self._operator.matmat(tangents[0].T).T.astype(self.outputs.dtype, copy=False)
 
     def vjp(self, cotangents: Array) -> Blocks:
         """(Aᵀ ωᵀ)ᵀ by ``rmatmat``."""
+        cotangents = self._cotangents(cotangents)
         return (self._operator.rmatmat(cotangents.T).T.astype(self.outputs.dtype, copy=False),)
 
 

@@ -1,7 +1,7 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
 from .checks import check_adjoint, check_dtypes, check_finite, check_repeatable
-from .chunks import as_probes, checked_chunk, identity, leading, map_chunks, tree_map
+from .chunks import as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
     DeviceMismatchError,
@@ -53,6 +53,7 @@ __all__ = [
     "ZeroKernelError",
     "accumulator",
     "as_probes",
+    "as_tangents",
     "check_adjoint",
     "check_dtypes",
     "check_finite",
