@@ -22,6 +22,7 @@ from ntkest.linearization import (
     Tree,
     UnsupportedModeError,
     as_probes,
+    as_tangents,
     check_adjoint,
     check_dtypes,
     check_finite,
@@ -172,17 +173,26 @@ class NumpyLinearization:
             If autograd has neither route, naming the operation that lacks a rule.
         """
         self._need_jvp()
-        tangents = self._tangents(tangents)
-        images = np.empty((tangents[0].shape[0], self.outputs.size), self.outputs.dtype)
+        if isinstance(tangents, tuple | list):
+            _require_numpy("tangents", *tangents)
+        blocks = as_tangents(xp, self.params, self.param_names, tangents)
+        blocks = tuple(b.astype(p.dtype, copy=False) for b, p in zip(blocks, self.params, strict=True))
+        images = np.empty((blocks[0].shape[0], self.outputs.size), self.outputs.dtype)
         for index in range(images.shape[0]):
-            v = tuple(t[index].reshape(p.shape) for t, p in zip(tangents, self.params, strict=True))
+            v = tuple(
+                t[index].reshape(p.shape).astype(p.dtype, copy=False)
+                for t, p in zip(tangents, self.params, strict=True)
+            )
             image = self._double(v) if self._route == "double" else tracing.forward(self._function, self.params, v)
             images[index] = np.broadcast_to(image, self.outputs.shape).reshape(-1)
         return images
 
     def vjp(self, cotangents: np.ndarray) -> Blocks:
         """(k, M) to blocks (k, P_l), one probe after the other; k reverse passes."""
-        cotangents = self._cotangents(cotangents)
+        _numpy("cotangents", cotangents)
+        cotangents = as_probes(xp, (-1, self.outputs.size), cotangents, "cotangents").astype(
+            self.outputs.dtype, copy=False
+        )
         count = cotangents.shape[0]
         images = tuple(np.empty((count, p.size), p.dtype) for p in self.params)
         for index in range(count):
@@ -238,27 +248,12 @@ class NumpyLinearization:
                 "autograd.extend.defjvp, or use a method that needs VJPs only (method='reverse')"
             )
 
-    def _tangents(self, tangents: Any) -> Blocks:
-        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.params):
-            given = f"{len(tangents)}" if isinstance(tangents, tuple | list) else type(tangents).__name__
-            raise ShapeError(f"tangents are {len(self.params)} blocks, one a parameter; got {given}")
-        blocks = tuple(
-            _probes(t, p.size, p.dtype, f"the tangent of {n!r}")
-            for t, p, n in zip(tangents, self.params, self.param_names, strict=True)
-        )
-        if len({b.shape[0] for b in blocks}) > 1:
-            raise ShapeError(f"tangent blocks have different numbers of probes: {[b.shape[0] for b in blocks]}")
-        return blocks
 
-    def _cotangents(self, cotangents: Any) -> np.ndarray:
-        return _probes(cotangents, self.outputs.size, self.outputs.dtype, "cotangents")
-
-
-def _probes(array: Any, size: int, dtype: Any, what: str) -> np.ndarray:
-    if not isinstance(array, np.ndarray):
-        raise DeviceMismatchError(f"{what} must be NumPy arrays, not {type(array).__module__}.{type(array).__name__}")
-    checked: np.ndarray = as_probes(xp, (-1, size), array, what)
-    return checked.astype(dtype, copy=False)
+def _require_numpy(what: str, *probes: Any) -> None:
+    for array in probes:
+        if not isinstance(array, np.ndarray):
+            given = f"{type(array).__module__}.{type(array).__name__}"
+            raise DeviceMismatchError(f"{what} must be NumPy arrays, not {given}")
 
 
 def _array(leaf: Any) -> Any:
