@@ -49,9 +49,10 @@ def map_chunks(
     chunk: int,
 ) -> Tree:
     """``reduce(apply(expand(part)))`` for parts of `chunk` probes, concatenated along the first axis."""
-    results = []
-    for start in range(0, leading(probes), chunk):
-        part = tree_map(lambda a: a[start : start + chunk, ...], probes)  # noqa: B023 - called at once
+    count, results = leading(probes), []
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)  # the Array API leaves slices beyond the end undefined
+        part = tree_map(lambda a: a[start:stop, ...], probes)  # noqa: B023 - called at once
         results.append(reduce(apply(part if expand is None else expand(part))))
     if len(results) == 1:
         return results[0]
