@@ -189,10 +189,9 @@ class NumpyLinearization:
 
     def vjp(self, cotangents: np.ndarray) -> Blocks:
         """(k, M) to blocks (k, P_l), one probe after the other; k reverse passes."""
-        _numpy("cotangents", cotangents)
-        cotangents = as_probes(xp, (-1, self.outputs.size), cotangents, "cotangents").astype(
-            self.outputs.dtype, copy=False
-        )
+        _require_numpy("cotangents", cotangents)
+        cotangents = as_probes(xp, (-1, self.outputs.size), cotangents, "cotangents")
+        cotangents = cotangents.astype(self.outputs.dtype, copy=False)
         count = cotangents.shape[0]
         images = tuple(np.empty((count, p.size), p.dtype) for p in self.params)
         for index in range(count):

@@ -218,6 +218,9 @@ def finite_differences(s: Subject, as_params: AsParams) -> None:
 def values(s: Subject, as_params: AsParams | None) -> None:
     """Calls change nothing: not what J is, not the probes, not what a probe gives, and `at` makes another J."""
     J = s.J
+    primal = ["outputs", *J.param_names]
+    for label, old, array in zip(primal, s.primal, (J.outputs, *J.params), strict=True):
+        s.close("values", f"{label} after calls, against before,", to_host(array), old)
     v, omega = s.tangents(2), s.cotangents(2)
 
     def state() -> list[np.ndarray]:
@@ -225,7 +228,7 @@ def values(s: Subject, as_params: AsParams | None) -> None:
         found += [s.jvp(v)] if "jvp" in J.modes else []
         return found + (s.vjp(omega) if "vjp" in J.modes else [])
 
-    what = ["outputs", *J.param_names, "the cotangents", *(f"the tangent of {n}" for n in J.param_names)]
+    what = [*primal, "the cotangents", *(f"the tangent of {n}" for n in J.param_names)]
     before = state()
     if as_params is not None:
         step = tuple(from_host(J.xp, np.ones((1, n)), p) for n, p in zip(s.sizes, J.params, strict=True))

@@ -34,6 +34,8 @@ class Subject:
         self.rows = math.prod(J.outputs.shape)
         self.sizes = [math.prod(p.shape) for p in J.params]
         self.epsilon = eps(J.xp, J.outputs, *J.params)
+        self.primal = [to_host(J.outputs), *map(to_host, J.params)]
+        """Outputs and parameters before any law was checked."""
 
     def tangents(self, count: int, stream: int = 0) -> Blocks:
         """`count` Gaussian tangents."""
