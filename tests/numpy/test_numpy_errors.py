@@ -5,7 +5,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.extend import defvjp, primitive
-from cases import draw
+from numpy_cases import draw
 
 import ntkest
 from ntkest.linearization import (

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cases import CASES, RECURRENT, draw, naive_jacobian, recurrent
 from ntkest_numpy.trees import replaced
+from numpy_cases import CASES, RECURRENT, draw, naive_jacobian, recurrent
 
 import ntkest
 

@@ -7,7 +7,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.tracer import trace_stack
-from cases import RECURRENT, draw, recurrent
+from numpy_cases import RECURRENT, draw, recurrent
 
 import ntkest
 from ntkest import NTKError
