@@ -1,5 +1,6 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
@@ -22,6 +23,7 @@ __all__ = [
     "frobenius_norm",
     "from_jacobian",
     "linearize",
+    "linearize_batches",
     "summary",
     "trace",
 ]
