@@ -1,3 +1,7 @@
 """The ntkest adapter for modules and functions of PyTorch."""
 
-backend = None
+from .adapter import TorchBackend
+
+backend = TorchBackend()
+
+__all__ = ["TorchBackend", "backend"]

@@ -1,0 +1,156 @@
+"""Forward mode: the route to J v that this model supports, found once and remembered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch.autograd import forward_ad
+
+from ntkest.linearization import UnsupportedModeError
+
+from .errors import layer_of, out_of_memory
+from .flags import forward_flags, grad_mode, transforming
+from .programs import ModuleProgram, Point, Program
+from .reverse import Reverse
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@cache
+def _load_decompositions() -> None:
+    """Let torch load what forward mode needs at first use, which warns about torch's own scripted code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
+
+
+class Route:
+    """What was learnt about a model's forward mode; shared by the linearizations of one model at many points."""
+
+    def __init__(self) -> None:
+        self.batches = True
+        """Batching over tangents works: no in-place write or data-dependent step forbids it."""
+        self.without_onednn = False
+        """A oneDNN kernel without a forward derivative (LSTM) is in the way."""
+        self.doubles = False
+        """An operation has no forward derivative at all; two reverse passes stand in."""
+
+
+class Forward:
+    """J v by forward mode, and where an operation lacks it, by differentiating Jᵀ u with respect to u."""
+
+    def __init__(self, program: Program, point: Point, live: bool, reverse: Reverse, route: Route) -> None:
+        self._program = program
+        self._point = point
+        self._live = live
+        self._reverse = reverse
+        self._route = route
+        self._kept: tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]] | None = None
+
+    @property
+    def passes_per_jvp(self) -> int:
+        """2 once double VJPs have taken over, else 1."""
+        return 2 if self._route.doubles else 1
+
+    def passes(self, tangents: Tensors) -> torch.Tensor:
+        """Blocks (c, *parameter shape) to (c, *output shape)."""
+        route = self._route
+        first: RuntimeError | None = None
+        _load_decompositions()
+        if not route.doubles:
+            for without_onednn in (False, True)[route.without_onednn :]:
+                for run in (self._batched, self._looped):
+                    batched = run == self._batched
+                    if batched and not (route.batches and (tangents[0].shape[0] > 1 or transforming())):
+                        continue
+                    try:
+                        with forward_flags.set(without_onednn):
+                            images = run(tangents)
+                    except RuntimeError as error:
+                        if out_of_memory(error):
+                            raise
+                        first = first or error
+                        continue
+                    if first is not None:
+                        # Remember what worked, so that the failures are met once.
+                        route.without_onednn = without_onednn
+                        route.batches = route.batches and (batched or tangents[0].shape[0] == 1)
+                    return images
+        try:
+            images = self._doubled(tangents)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise self._unsupported(first or error) from error
+        route.doubles = True
+        return images
+
+    def _function(self) -> Callable[..., torch.Tensor]:
+        return lambda *blocks: self._program(self._point.with_blocks(blocks))
+
+    def _batched(self, tangents: Tensors) -> torch.Tensor:
+        blocks = tuple(self._point.blocks.values())
+        with grad_mode(self._live):
+            push = lambda *v: torch.func.jvp(self._function(), blocks, v)[1]  # noqa: E731
+            images: torch.Tensor = torch.func.vmap(push)(*tangents)
+            return images
+
+    def _looped(self, tangents: Tensors) -> torch.Tensor:
+        """Dual numbers have less overhead a pass than ``torch.func.jvp``, and need no functional transform."""
+        images = []
+        with grad_mode(self._live):
+            for index in range(tangents[0].shape[0]):
+                with forward_ad.dual_level():
+                    duals = [
+                        forward_ad.make_dual(block, v[index])  # type: ignore[no-untyped-call]
+                        for block, v in zip(self._point.blocks.values(), tangents, strict=True)
+                    ]
+                    outputs = self._program(self._point.with_blocks(duals))
+                    primal, image = forward_ad.unpack_dual(outputs)  # type: ignore[no-untyped-call]
+                images.append(torch.zeros_like(primal) if image is None else image)
+        return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images)
+
+    def _doubled(self, tangents: Tensors) -> torch.Tensor:
+        images = []
+        with grad_mode(True):
+            u, zero, gradients, used = self._pullback()
+            for index in range(tangents[0].shape[0]):
+                image = torch.autograd.grad(
+                    gradients,
+                    u,
+                    [tangents[i][index] for i in used],
+                    retain_graph=True,
+                    create_graph=self._live,
+                    allow_unused=True,
+                )[0]
+                images.append(zero if image is None else image)
+        return torch.stack(images)
+
+    def _pullback(self) -> tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]]:
+        """u, a zero image, and Jᵀ u as a graph in u with the blocks that it is about."""
+        if self._kept is not None:
+            return self._kept
+        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
+        with forward_flags.set(self._route.without_onednn):
+            outputs, blocks = self._reverse.graph(fresh=True)
+        with self._program.autocast.left():
+            u = torch.zeros_like(outputs, requires_grad=True)
+            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
+        used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
+        kept = (u, torch.zeros_like(outputs), tuple(gradients[i] for i in used), used)
+        if not self._live:
+            self._kept = kept
+        return kept
+
+    def _unsupported(self, error: RuntimeError) -> UnsupportedModeError:
+        module = self._program.module if isinstance(self._program, ModuleProgram) else None
+        text = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        return UnsupportedModeError(
+            f"forward mode fails at {layer_of(error, module)}, and so does a double VJP: {text}. Use a quantity with "
+            "method='reverse', which needs VJPs only, or write the layer with operations that torch can differentiate "
+            "twice (a custom autograd.Function: give it jvp())"
+        )

@@ -1,0 +1,173 @@
+"""The linearization of a torch model: a value that owns a point, and routes through it in both modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import array_api_compat.torch
+import torch
+
+from ntkest.linearization import (
+    Array,
+    Blocks,
+    DeviceMismatchError,
+    Expand,
+    InvalidTypeError,
+    NonDifferentiableError,
+    Reduce,
+    ShapeError,
+    Tree,
+    as_probes,
+    check_adjoint,
+    check_finite,
+    checked_chunk,
+    leading,
+    map_chunks,
+)
+
+from .chunking import chunk_size
+from .forward import Forward, Route
+from .places import moved
+from .programs import Point, Program
+from .reverse import make_reverse, walk
+from .watch import Watch
+
+xp: ModuleType = array_api_compat.torch
+
+
+class TorchLinearization:
+    """J at a point of a torch model; see `ntkest.linearization.Linearization` for the protocol.
+
+    Attributes
+    ----------
+    convolves : bool
+        Whether a convolution was seen in the graph, which decides the default chunk on a CPU.
+    epsilon : float
+        The coarsest rounding on the way through the model, from which checks derive their tolerance.
+    """
+
+    xp = xp
+    modes = frozenset({"jvp", "vjp"})
+
+    def __init__(self, program: Program, point: Point, watch: Watch, route: Route, live: bool, check: bool) -> None:
+        self._program = program
+        self._point = point
+        self._watch = watch
+        self._route = route
+        self._live = live
+        self._check = check
+        self._reverse = make_reverse(program, point, live)
+        self._forward = Forward(program, point, live, self._reverse, route)
+        outputs, _ = self._reverse.graph()
+        self.convolves = any("onvolution" in kind for kind in walk(outputs))
+        self.outputs = outputs if live else outputs.detach()
+        self.params = tuple(point.blocks.values())
+        self.param_names = tuple(name or "params" for name in point.blocks)
+        self.examples: tuple[int, int] | None = None
+        self.exponent = 0
+        self.epsilon = 0.0
+
+    @property
+    def passes_per_jvp(self) -> int:
+        """1, or 2 where an operation lacks a forward derivative and a double VJP stands in."""
+        return self._forward.passes_per_jvp
+
+    def finish(self, examples: tuple[int, int] | None) -> TorchLinearization:
+        """Set what was seen of examples and, if checks are on, compare the two modes and find `exponent`."""
+        self.examples = examples
+        if self._check:
+            self.exponent = check_adjoint(self, self.epsilon)
+        return self
+
+    # -- the two maps --------------------------------------------------------------------------------------------
+
+    def jvp(self, tangents: Blocks) -> Array:
+        """Blocks (k, P_l) to J v, (k, M); k forward passes (twice that where `passes_per_jvp` is 2)."""
+        return self.map_jvp(_identity, tuple(tangents))
+
+    def vjp(self, cotangents: Array) -> Blocks:
+        """(k, M) to Jᵀ ω, blocks (k, P_l); k reverse passes."""
+        return self.map_vjp(_identity, cotangents)  # type: ignore[no-any-return]
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_jvp`."""
+        self._watch.check()
+        count = leading(probes)
+        size = checked_chunk(chunk, self.chunk_size("jvp", count), count)
+        return map_chunks(xp, self._push, reduce, probes, expand, size)
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_vjp`."""
+        self._watch.check()
+        count = leading(probes)
+        size = checked_chunk(chunk, self.chunk_size("vjp", count), count)
+        graph = self._reverse.graph()
+
+        def pull(cotangents: Any) -> Blocks:
+            omega = self._probes(cotangents, self.outputs, "cotangents")
+            images = self._reverse.passes(graph, omega.reshape(-1, *self.outputs.shape))
+            return tuple(image.reshape(image.shape[0], -1) for image in images)
+
+        return map_chunks(xp, pull, reduce, probes, expand, size)
+
+    def chunk_size(self, mode: str, count: int) -> int:
+        """How many probes go through together by default; see `chunking.chunk_size` for the rule."""
+        widest = max(self.outputs.numel(), sum(p.numel() for p in self.params))
+        return chunk_size(mode, count, widest, self.outputs.device, self.convolves)
+
+    def at(self, params: Any) -> TorchLinearization:
+        """The same function at other parameters.
+
+        Parameters
+        ----------
+        params : mapping, pytree, module or sequence of tensors
+            For a module: another module's ``state_dict()``, any part of it, or such a module. For a function: a
+            pytree like the first. For both: the blocks, in the order of `params`.
+
+        Notes
+        -----
+        Costs one forward and, with checks on, one pass a mode. What was found out about examples and about
+        forward mode is kept.
+        """
+        self._watch.check()
+        point, watch = moved(self._program, self._point, params, self._live)
+        J = TorchLinearization(self._program, point, watch, self._route, self._live, self._check)
+        J.epsilon = self.epsilon
+        if self._check:
+            check_finite(xp, J.params, J.param_names, J.outputs)
+        return J.finish(self.examples)
+
+    # -- probes in and images out --------------------------------------------------------------------------------
+
+    def _push(self, tangents: Any) -> Array:
+        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.params):
+            given = f"{len(tangents)} arrays" if isinstance(tangents, tuple | list) else type(tangents).__name__
+            raise ShapeError(f"tangents are a tuple of {len(self.params)} arrays, one a parameter block; got {given}")
+        blocks = tuple(
+            self._probes(v, p, f"tangents of {name!r}").reshape(-1, *p.shape)
+            for v, p, name in zip(tangents, self.params, self.param_names, strict=True)
+        )
+        if len({v.shape[0] for v in blocks}) > 1:
+            raise ShapeError(f"tangents of all blocks need as many probes; got {[v.shape[0] for v in blocks]}")
+        images = self._forward.passes(blocks)
+        return images.reshape(images.shape[0], -1)
+
+    def _probes(self, array: Any, like: torch.Tensor, what: str) -> torch.Tensor:
+        if not isinstance(array, torch.Tensor):
+            raise InvalidTypeError(f"{what} must be a torch.Tensor, not {type(array).__name__}")
+        if array.device != like.device:
+            raise DeviceMismatchError(f"{what} are on {array.device}, but the model is on {like.device}")
+        if not array.is_floating_point():
+            raise NonDifferentiableError(f"{what} are {array.dtype}; {like.dtype} is needed")
+        probes: torch.Tensor = as_probes(xp, (-1, math.prod(like.shape)), array, what)
+        if probes.is_inference():
+            with torch.inference_mode(False):
+                probes = probes.clone()
+        return probes.to(like.dtype)
+
+
+def _identity(images: Sequence[Any] | Any) -> Any:
+    return images

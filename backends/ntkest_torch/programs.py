@@ -1,0 +1,112 @@
+"""A model as a pure function of its parameter blocks."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ntkest.linearization import flatten, join, pick
+
+from .flags import Autocast, Dice
+from .trees import rebuild
+
+Named = dict[str, torch.Tensor]
+
+_swap = threading.RLock()
+"""`functional_call` puts tensors into the user's module and takes them out again: one thread at a time."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a function is linearized: everything that it reads, by name."""
+
+    blocks: Named
+    """The parameters to differentiate."""
+    constants: Named
+    """Frozen parameters, buffers, and the integer leaves of a pytree."""
+    inputs: Named
+    """The tensors among the arguments."""
+
+    def with_blocks(self, blocks: Sequence[torch.Tensor]) -> Point:
+        """The same with other tensors for the blocks, in order."""
+        return replace(self, blocks=dict(zip(self.blocks, blocks, strict=True)))
+
+
+class Program(ABC):
+    """Calls the model at a `Point`, leaving alone everything that is the user's.
+
+    Constants and inputs that the first call was seen to write to (running statistics, an in-place
+    activation on the input) are cloned for every call; the others are passed as they are.
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any, autocast: Autocast) -> None:
+        self._arguments = (tuple(args), dict(kwargs))
+        self._output = output
+        self.autocast = autocast
+        self._written: tuple[frozenset[str], frozenset[str]] | None = None
+        self.dice: Dice | None = None
+        """Set if the model draws random numbers: later calls then repeat the draws of the first."""
+
+    @abstractmethod
+    def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the model returns."""
+
+    def __call__(self, point: Point, replay: bool = True) -> torch.Tensor:
+        """The one output tensor; `replay` repeats the first call's random numbers, if there were any."""
+        first = self._written is None
+        written = self._written or (frozenset(point.constants), frozenset(point.inputs))
+        constants, inputs = (
+            {name: t.clone() if name in names else t for name, t in tensors.items()}
+            for tensors, names in zip((point.constants, point.inputs), written, strict=True)
+        )
+        args, kwargs = rebuild(self._arguments, inputs)
+        repeat = self.dice.replayed() if replay and self.dice is not None else nullcontext()
+        with repeat, self.autocast.entered():
+            raw = self._call(replace(point, constants=constants), args, kwargs)
+            outputs: torch.Tensor = join(flatten(pick(raw, self._output)), torch.cat)
+        if first:  # the version counter of a clone starts at 0, so that a write shows
+            seen = [frozenset(n for n, t in tensors.items() if t._version > 0) for tensors in (constants, inputs)]
+            self._written = (seen[0], seen[1])
+        return outputs
+
+
+class ModuleProgram(Program):
+    """A `torch.nn.Module` with its own parameters swapped for others during the call."""
+
+    def __init__(self, module: nn.Module, *rest: Any) -> None:
+        super().__init__(*rest)
+        self.module = module
+
+    def first_name(self, name: str) -> str:
+        """The name under which a parameter or buffer is listed, for any of the places where it is tied."""
+        places = [
+            *self.module.named_parameters(remove_duplicate=False),
+            *self.module.named_buffers(remove_duplicate=False),
+        ]
+        here = next((tensor for place, tensor in places if place == name), None)
+        return next((place for place, tensor in places if tensor is here), name)
+
+    def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with _swap:
+            return torch.func.functional_call(
+                self.module, {**point.constants, **point.blocks}, tuple(args), dict(kwargs)
+            )
+
+
+class FunctionProgram(Program):
+    """A function of a pytree of parameters."""
+
+    def __init__(self, function: Callable[..., Any], tree: Any, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._function = function
+        self.tree = tree
+
+    def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self._function(rebuild(self.tree, {**point.constants, **point.blocks}), *args, **kwargs)
