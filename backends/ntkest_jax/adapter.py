@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat.numpy as host
 import jax
 import jax.numpy as jnp
-import array_api_compat.numpy as host
 import numpy as np
 
 from ntkest.linearization import (
@@ -24,7 +24,7 @@ from ntkest.linearization import (
 )
 
 from . import inspection
-from .derivatives import Closure, Parts, forward, is_traced, reverse, trace
+from .derivatives import Closure, Parts, forward, is_traced, reverse, shaped, trace
 from .linearization import JaxLinearization
 from .modules import Model, Split, unchanging, understand
 from .passes import Pass
@@ -84,7 +84,7 @@ def linearized(problem: Problem, holder: Any) -> JaxLinearization:
     split = problem.model.split(holder)
     if options.copy:
         split = Split(split.names, tuple(jnp.copy(b) for b in split.blocks), split.rest, split.merge)
-    check_dtypes(jnp, split.blocks, split.names, jax.ShapeDtypeStruct((1,), jnp.float32))
+    check_dtypes(jnp, split.blocks, split.names, np.zeros(1, np.float32))
     primal, shape = trace(problem.function(split), *split.blocks)
     if options.copy:
         primal = Closure(primal.jaxpr, tuple(jnp.copy(c) for c in primal.consts))
@@ -132,8 +132,8 @@ def differentiated(
     UnsupportedModeError
         There is neither.
     """
-    params = tuple(jax.ShapeDtypeStruct(b.shape, b.dtype) for b in blocks)
-    outputs = (jax.ShapeDtypeStruct(shape.shape, shape.dtype),)
+    params = tuple(shaped(b) for b in blocks)
+    outputs = (shaped(shape),)
     passes: dict[str, Pass] = {}
     consts: dict[str, Parts] = {}
     refusals: dict[str, str] = {}

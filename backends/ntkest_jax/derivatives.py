@@ -81,9 +81,9 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
         if eqn.primitive.name in ("jit", "pjit") and (inner.consts or closed_arrays(inner.jaxpr)):
             results = evaluate(inner.jaxpr, [frozen(c) for c in inner.consts], inputs)
         else:
-            functions, params = eqn.primitive.get_bind_params(eqn.params)
-            results = eqn.primitive.bind(*functions, *inputs, **params)
-            results = results if eqn.primitive.multiple_results else [results]
+            free = {a: x for a, x in zip(eqn.invars, inputs, strict=True) if not isinstance(a, core.Literal)}
+            single = jaxpr.replace(constvars=[], invars=list(free), outvars=eqn.outvars, eqns=[eqn])
+            results = jax.core.eval_jaxpr(single, (), *free.values())
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(a) for a in jaxpr.outvars]
 
@@ -97,6 +97,11 @@ def trace(function: Callable[..., Any], *examples: Any) -> tuple[Closure, Any]:
 def frozen(array: Any) -> Any:
     """A constant as an array that nobody can change: NumPy arrays are copied."""
     return array if isinstance(array, jax.Array) else jnp.array(np.asarray(array), copy=True)
+
+
+def shaped(array: Any) -> Any:
+    """Shape and dtype of `array`, without weak type or content."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)  # type: ignore[no-untyped-call]
 
 
 def is_traced(*arrays: Any) -> bool:
@@ -135,7 +140,7 @@ def _derivative(
     try:
         first, (outputs, pull) = trace(lambda *b: transform(lambda *c: primal(*c)[0], *b), *blocks)
         residuals, tree = jax.tree.flatten(pull)
-        like = [jax.ShapeDtypeStruct(p.shape, p.dtype) for p in probe(outputs)]
+        like = [shaped(p) for p in probe(outputs)]
         count = len(residuals)
 
         def linear(*flat: Any) -> Any:
@@ -159,7 +164,7 @@ def _transposed(pull: Derivative, parts: Parts, blocks: Sequence[Any]) -> tuple[
         transpose = jax.vjp(lambda w: tuple(evaluate(pull.linear, parts[1], [*flat[:count], w])), zero)[1]
         return transpose(tuple(flat[count:]))
 
-    like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (*residuals, *blocks)]
+    like = [shaped(a) for a in (*residuals, *blocks)]
     try:
         second, _ = trace(linear, *like)
     except (TypeError, ValueError, NotImplementedError) as error:

@@ -59,8 +59,8 @@ def understand(target: Any, args: tuple[Any, ...], wanted: Any) -> Model:
         return Model(target, _call_holder, lambda m: split_pytree(m, wanted), args)
     if not args:
         raise InvalidTypeError(
-            f"linearize({type(target).__name__}) got no parameters; call linearize(f, params, *inputs) with a pytree of "
-            "arrays, or give a flax.nnx or Equinox module, or a linen module and its variables"
+            f"linearize({type(target).__name__}) got no parameters; call linearize(f, params, *inputs) with a pytree "
+            "of arrays, or give a flax.nnx or Equinox module, or a linen module and its variables"
         )
     holder, *inputs = args
     splitter = split_nnx if comes_from(holder, "flax.nnx.module") else split_pytree
@@ -106,7 +106,7 @@ def split_pytree(tree: Any, wanted: Any) -> Split:
             name = keystr((*path, *inner), simple=True, separator=".") or "params"
             leaves.append((name, leaf, is_parameter(leaf) or (floats and isinstance(leaf, float))))
     treedef = jax.tree.structure(tree)
-    chosen = set(select([name for name, _, free in leaves if free], wanted)) if any(f for *_, f in leaves) else set()
+    chosen = _chosen(leaves, wanted)
     free = [is_free and name in chosen for name, _, is_free in leaves]
     return _split(leaves, free, lambda values: jax.tree.unflatten(treedef, values))
 
@@ -118,7 +118,7 @@ def split_nnx(module: Any, wanted: Any) -> Split:
     graph, params, others = nnx.split(module, nnx.Param, ...)
     flat, treedef = tree_flatten_with_path(params)
     leaves = [(keystr(p, simple=True, separator=".").removesuffix(".value"), v, is_parameter(v)) for p, v in flat]
-    chosen = set(select([n for n, _, free in leaves if free], wanted)) if leaves else set()
+    chosen = _chosen(leaves, wanted)
     constants = tuple(jax.tree.leaves(others))
     structure = jax.tree.structure(others)
 
@@ -128,6 +128,11 @@ def split_nnx(module: Any, wanted: Any) -> Split:
 
     part = _split(leaves, [free and name in chosen for name, _, free in leaves], merge)
     return Split(part.names, part.blocks, (*part.rest, *constants), part.merge)
+
+
+def _chosen(leaves: list[tuple[str, Any, bool]], wanted: Any) -> set[str]:
+    names = [name for name, _, free in leaves if free]
+    return set(select(names, wanted)) if names else set()
 
 
 def _split(leaves: list[tuple[str, Any, bool]], free: list[bool], build: Callable[[list[Any]], Any]) -> Split:

@@ -50,13 +50,13 @@ class Pass:
 def default_chunk(step: Pass, count: int, platform: str) -> int:
     """Probes to push through together, by what the program is made of.
 
-    On CPU single passes already fill the cores with dense layers and convolutions, and vectorising only
-    spoils the cache; but the reverse pass of a `scan` is a long chain of small products, which a wide chunk makes larger.
+    On CPU single passes already fill the cores with dense layers and convolutions, and vectorising only spoils the
+    cache; but the reverse pass of a `scan` adds up each weight's derivative step by step, which a wide chunk batches.
     """
     names = primitives(step.derivative.linear)
     if platform != "cpu":
         size = sum(math.prod(v.aval.shape) for e in step.derivative.linear.eqns for v in e.outvars)
-        return max(1, min(count, BUDGET // max(1, size)))
+        return max(1, min(count, int(BUDGET // max(1, size))))
     if step.mode == "vjp" and "scan" in names and "conv_general_dilated" not in names:
         return min(count, WIDE)
     return 1

@@ -72,7 +72,7 @@ def precision(jaxpr: Any) -> float:
     """The largest machine epsilon of what flows through `jaxpr`: a cast to bfloat16 inside limits the whole."""
     dtypes = {a.aval.dtype for a in [*jaxpr.invars, *jaxpr.outvars]}
     dtypes |= {v.aval.dtype for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "dtype")}
-    largest = max((float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)), default=0.0)
+    largest = max((float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)), default=0.0)  # type: ignore[no-untyped-call]
     return max([largest, *(precision(inner) for eqn in jaxpr.eqns for inner, _ in _inner(eqn))])
 
 
