@@ -1,6 +1,6 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
-from .checks import check_adjoint, check_dtypes, check_finite, check_repeatable
+from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable
 from .chunks import as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
@@ -52,6 +52,7 @@ __all__ = [
     "UnsupportedModeError",
     "ZeroKernelError",
     "accumulator",
+    "adjoint_probes",
     "as_probes",
     "beside",
     "as_tangents",
