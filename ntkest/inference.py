@@ -7,7 +7,7 @@ each: the delete-one jackknife (Efron and Stein 1981), which follows shared prob
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -82,31 +82,54 @@ def _cosine(product: Array, left: Array, right: Array) -> Array:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Value, standard errors and degrees of freedom of a quantity from moments (rows,) and replicates (m, rows)."""
+    """From moments (rows,) and replicates (m, rows) to what an `Estimate` holds, one tuple a row; array-only."""
 
     xp: ModuleType
     quantity: Quantity
-    samples: int
+    rows: int
+    dtype: Any
+    """Of the results."""
+    scale: float
+    """The power of two that images were scaled down by, for quantities that have a scale."""
+    floor: float
+    """Relative rounding floor of the error."""
 
-    def __call__(self, moments: tuple[Array, ...], replicates: tuple[Array, ...], offset: Array) -> tuple[Array, ...]:
-        """All of shape (rows,): value, std_error, log_error, logarithmic, degrees."""
-        xp, m, q = self.xp, self.samples, self.quantity
-        value, without = q.formula(*moments), q.formula(*replicates)
+    def __call__(
+        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offset: Array | float
+    ) -> tuple[tuple[Array, ...], ...]:
+        """(value, std_error) a row where all is exact; else also offset, log_error, logarithmic and degrees."""
+        value = self.quantity.formula(*moments)
+        if all(r is None for r in replicates):
+            return self._rows(value, self.xp.abs(value) * self.floor)
+        arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
+        without = self.quantity.formula(*arrays)
+        offset = value * 0.0 + offset
+        value, error, log_error, positive, degrees = self._spread(value, without, offset)
+        error = (error * error + (self.floor * value) ** 2) ** 0.5
+        return self._rows(value, error, offset, log_error, positive, degrees)
+
+    def _rows(self, *columns: Array) -> tuple[tuple[Array, ...], ...]:
+        xp = self.xp
+        scaled = [column * self.scale * self.scale if i < 3 else column for i, column in enumerate(columns)]
+        typed = [xp.astype(column, self.dtype, copy=False) if i < 3 else column for i, column in enumerate(scaled)]
+        return tuple(tuple(column[row, ...] for column in typed) for row in range(self.rows))
+
+    def _spread(self, value: Array, without: Array, offset: Array) -> tuple[Array, ...]:
+        """Value, std_error, log_error, whether logarithms exist, and degrees of freedom, (rows,) each."""
+        xp, q, m = self.xp, self.quantity, without.shape[0]
         spread = without - xp.mean(without, axis=0)[None, :]
         variance = (m - 1) / m * xp.sum(spread * spread, axis=0)
         positive = xp.logical_and(value > 0, xp.all(without > 0, axis=0))
-        safe = xp.where(positive[None, :], without / xp.where(positive, value, value * 0 + 1)[None, :], value * 0 + 1)
-        logs = xp.log(safe)
+        one = value * 0 + 1
+        logs = xp.log(xp.where(positive[None, :], without / xp.where(positive, value, one)[None, :], one[None, :]))
         log_mean = xp.mean(logs, axis=0)
-        log_variance = (m - 1) / m * xp.sum((logs - log_mean[None, :]) ** 2, axis=0)
-        log_error = _safe_root(xp, log_variance)
+        log_error = _safe_root(xp, (m - 1) / m * xp.sum((logs - log_mean[None, :]) ** 2, axis=0))
         error = _safe_root(xp, variance)
         if q.mean:
-            return value, error, log_error, positive, _degrees(xp, value - offset, without - offset, variance)
+            return value, error, log_error, positive, _degrees(xp, value - offset, without - offset[None, :])
         if q.debias and m >= ENOUGH_TO_DEBIAS:
             value = value * xp.exp(-(m - 1) * log_mean)
-        error = xp.where(positive, xp.abs(value) * log_error, error)
-        return value, error, log_error, positive, log_error
+        return value, xp.where(positive, xp.abs(value) * log_error, error), log_error, positive, log_error
 
 
 def _safe_root(xp: ModuleType, square: Array) -> Array:
@@ -115,7 +138,7 @@ def _safe_root(xp: ModuleType, square: Array) -> Array:
     return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
 
 
-def _degrees(xp: ModuleType, mean: Array, without: Array, variance: Array) -> Array:
+def _degrees(xp: ModuleType, mean: Array, without: Array) -> Array:
     """Degrees of freedom of a mean of m positive samples, at a lower confidence limit.
 
     ν = 2·mean²/Var(mean), times exp(-se(log ν)) by the jackknife: measured coverage of the 95 % interval is
@@ -140,45 +163,23 @@ def _degrees(xp: ModuleType, mean: Array, without: Array, variance: Array) -> Ar
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
     """The estimate of `quantity`, with its parts if the problem has any; `result` goes to `Estimate`."""
     xp = problem.xp
-    J = problem.kernels[0].J if quantity.kernel is None else problem.kernels[quantity.kernel].J
+    J = problem.kernels[quantity.kernel or 0].J
     chosen = [moments[key] for key in quantity.keys]
-    values = tuple(moment.value for moment in chosen)
     _refuse_zero(quantity, moments)
     floor = FLOOR * eps(xp, J.outputs, *J.params)
-    counts = {moment.replicates.shape[0] for moment in chosen if moment.replicates is not None}
-    degrees: Array = None
-    log_error: Array = None
-    logarithmic: Array = None
-    offset: Array = chosen[0].offset
-    if counts:
-        (m,) = counts
-        replicates = tuple(x.value[None, :] if x.replicates is None else x.replicates for x in chosen)
-        offset = values[0] * 0.0 + offset
-        statistics = problem.kernels[0].compile(Statistics(xp, quantity, m))
-        value, error, log_error, logarithmic, degrees = statistics(values, replicates, offset)
-        error = (error * error + (floor * value) ** 2) ** 0.5
-    else:
-        m, value = 0, quantity.formula(*values)
-        error = xp.abs(value) * floor
+    scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
+    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor)
+    replicates = tuple(moment.replicates for moment in chosen)
+    rows = problem.kernels[0].compile(statistics)(tuple(m.value for m in chosen), replicates, chosen[0].offset)
+    samples = max((r.shape[0] for r in replicates if r is not None), default=0)
 
-    def row(array: Array, index: int, scaled: bool = True) -> Array:
-        number_ = array[index, ...]
-        if scaled and quantity.kernel is not None:
-            scale = 2.0 ** problem.exponents[quantity.kernel]
-            number_ = number_ * scale * scale
-        return xp.astype(number_, scalar_dtype(xp, J.outputs), copy=False)
+    def law(offset: Array, log_error: Array, positive: Array, degrees: Array) -> Law:
+        return ScaledChiSquare(offset, degrees) if quantity.mean else StudentT(samples - 1, log_error, positive)
 
-    def law(index: int) -> Law:
-        if not counts:
-            return Exactly()
-        if quantity.mean:
-            return ScaledChiSquare(row(offset, index), degrees[index, ...])
-        return StudentT(m - 1, log_error[index, ...], logarithmic[index, ...])
-
-    about = {**result.pop("about", {}), "samples": m, "floor": floor}
+    about = {**result.pop("about", {}), "samples": samples, "floor": floor}
     estimates = [
-        Estimate(quantity.name, row(value, i), row(error, i), law=law(i), about=about, **result)
-        for i in range(problem.rows)
+        Estimate(quantity.name, value, error, law=law(*rest) if rest else Exactly(), about=about, **result)
+        for value, error, *rest in rows
     ]
     whole = estimates[0]
     if is_concrete(whole.value) and not abs(number(whole.value)) < float("inf"):
@@ -188,8 +189,7 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
         )
     if not problem.groups.names:
         return whole
-    parts = dict(zip(problem.groups.names, estimates[1:], strict=True))
-    return Estimate(**{**{f: getattr(whole, f) for f in whole.__dataclass_fields__}, "parts": parts})
+    return replace(whole, parts=dict(zip(problem.groups.names, estimates[1:], strict=True)))
 
 
 def _refuse_zero(quantity: Quantity, moments: Mapping[Key, Moment]) -> None:

@@ -14,7 +14,6 @@ from .linearization import (
     InvalidValueError,
     TracedValueError,
     UnsupportedModeError,
-    is_concrete,
     leading,
 )
 from .probes import Probes
@@ -76,7 +75,13 @@ def sample(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         return _exact(problem)
     if plan.probes is not None or plan.passes is not None:
         return _fixed(problem, plan)
-    return _to_tolerance(problem, plan, assess)
+    try:
+        return _to_tolerance(problem, plan, assess)
+    except TracedValueError as error:
+        raise TracedValueError(
+            "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give passes= "
+            "or probes= for a fixed cost"
+        ) from error
 
 
 def _exact(problem: Problem, why: str = "") -> Outcome:
@@ -107,10 +112,8 @@ def _fixed(problem: Problem, plan: Plan) -> Outcome:
 
 def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     """Batches that grow to the predicted need, at most doubling."""
-    _refuse_tracing(problem)
     report = _progress(plan.progress)
     exact = EXACT.passes(problem) if plan.method == "auto" else math.inf
-    first = _first_samples
     if plan.method == "auto":
         estimator, why = _prior(problem, None)
         if exact <= min(plan.max_passes, estimator.passes(problem, FIRST)):
@@ -119,7 +122,7 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     else:
         estimator, why, state, have = ESTIMATORS[plan.method], "", None, 0
         _check_modes(problem, estimator)
-    want = first(problem, estimator, plan, have)
+    want = _first_samples(problem, estimator, plan, have)
     interrupted = False
     moments = estimator.moments(problem, state) if state is not None else {}
     while want > have:
@@ -243,17 +246,6 @@ def _widths(tree: Any) -> Any:
     if isinstance(tree, tuple):
         return tuple(_widths(part) for part in tree)
     return tree.shape[1]
-
-
-def _refuse_tracing(problem: Problem) -> None:
-    for kernel in problem.kernels:
-        first = kernel.J.params[0]
-        entry = first[(0,) * len(first.shape)] if all(first.shape) else first
-        if math.prod(first.shape) and not is_concrete(entry):
-            raise TracedValueError(
-                "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give "
-                "passes= or probes= for a fixed cost"
-            )
 
 
 def _progress(progress: Any) -> Callable[[int, int], None]:

@@ -18,8 +18,8 @@ import numpy as np
 from ..linearization import Array, UnsupportedModeError, beside, identity
 from ..probes import Centre
 from ..tangents import Gram
-from .onesided import OutputNorms, RowGram, heights, image_bytes
-from .problem import Key, Moment, OutputImages, Problem, target_moments
+from .images import OutputImages, OutputNorms, heights, image_bytes, row_gram
+from .problem import Key, Moment, Problem, target_moments
 
 Chunk = tuple[int, int, int]
 """(part, start, stop): images of the units start … stop-1, all in one part (part -1: rows, which are in all)."""
@@ -32,9 +32,7 @@ class Exact:
 
     def passes(self, problem: Problem) -> int:
         """min(M, P) a kernel, more where the images do not fit in memory; and one for exact targets."""
-        mode = self.mode(problem)
-        targets = sum(key[0] == "target" for key in problem.needs) if problem.has("vjp") else 0
-        return _cost(problem, mode) + targets
+        return _cost(problem, self.mode(problem)) + problem.targets
 
     def mode(self, problem: Problem) -> str:
         """The cheaper mode of those that all kernels have."""
@@ -94,12 +92,7 @@ def _row_tiles(problem: Problem, images: _Images, sums: _Sums) -> None:
         lefts = [images.get(a, left) for a in kernels]
         for j, right in enumerate(chunks[i:], i):
             rights = lefts if i == j else [images.get(a, right) for a in kernels]
-            grams = [
-                problem.kernels[a].compile(RowGram(problem.parameter_gram(a), bool(problem.groups.names)))(
-                    lefts[a], rights[a]
-                )
-                for a in kernels
-            ]
+            grams = [problem.kernels[a].compile(row_gram(problem, a, "vjp"))(lefts[a], rights[a]) for a in kernels]
             for key in pairs:
                 tile = xp.sum(grams[key[1]] * grams[key[-1]], axis=(1, 2))
                 sums.add(key, tile if i == j else 2.0 * tile)
@@ -248,7 +241,7 @@ def _fits(problem: Problem, mode: str) -> bool:
 def _cost(problem: Problem, mode: str) -> int:
     """Passes of a run: every image once where images are kept or only traces are wanted, else tile by tile."""
     kernels = range(len(problem.kernels))
-    weight: list[int] = [k.J.passes_per_jvp if mode == "jvp" else 1 for k in problem.kernels]
+    weight = [int(k.J.passes_per_jvp) if mode == "jvp" else 1 for k in problem.kernels]
     once = [sum(stop - start for _, start, stop in _chunks(problem, mode, a)) for a in kernels]
     pairs = [key for key in problem.needs if key[0] in ("square", "cross")]
     if not pairs or _fits(problem, mode):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from ..linearization import Array, identity, leading
 from ..probes import Probes, draw_cotangents
-from ..tangents import Gram, SquareNorms
+from ..tangents import SquareNorms
+from .images import OutputImages, row_gram, whole_first
 from .pairs import mean_moment
-from .problem import Key, Moment, OutputImages, Problem, target_moments, whole_first
+from .problem import Key, Moment, Problem, target_moments
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Hutchinson:
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP a probe and kernel, and a JVP for each part."""
-        return samples * self._each(problem) + sum(key[0] == "target" for key in problem.needs)
+        return samples * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The number of probes that `passes` pay for."""
-        return (passes - sum(key[0] == "target" for key in problem.needs)) // self._each(problem)
+        return (passes - problem.targets) // self._each(problem)
 
     def _each(self, problem: Problem) -> int:
         return sum(1 + int(k.J.passes_per_jvp) * problem.groups.count for k in problem.kernels)
@@ -87,8 +88,7 @@ class Hutchinson:
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means over probes."""
         xp = problem.xp
-        found = {key: mean_moment(xp, xp.concat(pieces, axis=0)) for key, pieces in state.samples.items()}
-        return {**found, **state.targets}
+        return {**{key: mean_moment(xp, pieces) for key, pieces in state.samples.items()}, **state.targets}
 
 
 def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -113,12 +113,7 @@ def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ..
     return whole_first(problem, parts)
 
 
-def row_gram(problem: Problem) -> Gram:
-    """Inner products of output-side images, for the whole and each part."""
-    return Gram(problem.xp, tuple(range(problem.rows)), problem.rows)
-
-
 def _row_products(problem: Problem, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:
     """⟨left_i, right_i⟩ (c, rows)."""
     xp = problem.xp
-    return xp.permute_dims(xp.linalg.diagonal(row_gram(problem)(left, right)), (1, 0))
+    return xp.permute_dims(xp.linalg.diagonal(row_gram(problem, 0, "jvp")(left, right)), (1, 0))

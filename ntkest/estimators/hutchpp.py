@@ -29,9 +29,10 @@ from ..probes import (
     draw_tangents,
     tangent_expander,
 )
-from .hutchinson import apply_kernel, row_gram
+from .hutchinson import apply_kernel
+from .images import OutputImages, row_gram
 from .onesided import REVERSE
-from .problem import Key, Moment, OutputImages, Problem, target_moments
+from .problem import Key, Moment, Problem, target_moments
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class HutchPP:
 
     def passes(self, problem: Problem, samples: int) -> int:
         """For k = l = `samples`."""
-        return samples * self._each(problem) + _targets(problem)
+        return samples * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The k = l that `passes` pay for."""
-        return (passes - _targets(problem)) // self._each(problem)
+        return (passes - problem.targets) // self._each(problem)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples: the remainder is run anew on the smaller complement."""
@@ -108,7 +109,7 @@ class HutchPP:
                     for old, new in zip(state.images, images, strict=True)
                 )
             signs = xp.concat([state.signs, signs], axis=0)
-        rest = _without_targets(problem)
+        rest = _withoutproblem.targets
         remainder = REVERSE.extend(rest, None, Probes(cotangents=_complement(problem, signs, basis)))
         return State(basis, norms, images, signs, remainder, targets)
 
@@ -136,7 +137,7 @@ class HutchPP:
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """The exact parts plus what the remainder averages."""
         found = dict(state.targets)
-        for key, rest in REVERSE.moments(_without_targets(problem), state.remainder).items():
+        for key, rest in REVERSE.moments(_withoutproblem.targets, state.remainder).items():
             offset = state.norms[key[1]] if key[0] == "trace" else _known(problem, state, key[1], key[-1])
             assert rest.replicates is not None
             found[key] = Moment(offset + rest.value, offset[None, :] + rest.replicates, offset)
@@ -166,7 +167,7 @@ def _known(problem: Problem, state: State, a: int, b: int) -> Array:
     """2⟨K_aQ, K_bQ⟩ - ⟨QᵀK_aQ, QᵀK_bQ⟩, (rows,)."""
     xp = problem.xp
     assert state.images is not None
-    gram = row_gram(problem)
+    gram = row_gram(problem, a, "jvp")
     basis = (state.basis,) * problem.rows
     left, right = state.images[a], state.images[b]
     inner = xp.sum(xp.linalg.diagonal(gram(left, right)), axis=1)
@@ -206,7 +207,3 @@ def _without_targets(problem: Problem) -> Problem:
 
 def _pairs(problem: Problem) -> bool:
     return problem.wants("square") or problem.wants("cross")
-
-
-def _targets(problem: Problem) -> int:
-    return sum(key[0] == "target" for key in problem.needs)

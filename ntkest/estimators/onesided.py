@@ -16,23 +16,15 @@ arXiv:2511.10796 (one-sided estimators); Hutchinson, Commun. Stat. Simul. 1989.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
-from ..linearization import Array, identity, leading, tree_map
-from ..probes import (
-    Centre,
-    Probes,
-    draw_cotangents,
-    draw_tangents,
-    tangent_expander,
-)
-from ..tangents import Gram, SquareNorms
-from .pairs import PairSums, mean_moment
-from .problem import Key, Moment, OutputImages, Problem, target_moments, whole_first
+from ..linearization import Array, leading, tree_map
+from ..probes import Probes, draw_cotangents, draw_tangents
+from .images import RowGram, heights, image_bytes, push_images, push_norms, row_gram
+from .pairs import PairSums, mean_moment, pair_moment, pair_sums
+from .problem import Key, Moment, Problem, target_moments
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,11 @@ class OneSided:
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A pass a probe and kernel; by layer in forward mode, a pass a layer; and one for exact targets."""
-        return samples * self._each(problem) + _target_passes(problem)
+        return samples * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The number of probes that `passes` pay for."""
-        return (passes - _target_passes(problem)) // self._each(problem)
+        return (passes - problem.targets) // self._each(problem)
 
     def _each(self, problem: Problem) -> int:
         if self.mode == "vjp":
@@ -110,38 +102,34 @@ class OneSided:
         return state
 
     def _extend_norms(self, problem: Problem, state: State, probes: Probes) -> State:
-        norms = [_push_norms(problem, a, self.mode, probes) for a in range(len(problem.kernels))]
+        norms = [push_norms(problem, a, self.mode, probes) for a in range(len(problem.kernels))]
         return replace(state, norms=_append(state.norms, norms))
 
     def _extend_window(self, problem: Problem, state: State, probes: Probes) -> State:
-        xp = problem.xp
-        images = tuple(_push_images(problem, a, self.mode, probes) for a in range(len(problem.kernels)))
-        grams = {a: gram_of(problem, a, self.mode)(images[a], images[a]) for a in range(len(images))}
-        norms = [_norms_of_gram(problem, a, self.mode, grams[a]) for a in grams]
+        """Pair new images with each other and with those of the open window."""
+        kernels = range(len(problem.kernels))
+        images = tuple(push_images(problem, a, self.mode, probes) for a in kernels)
+        grams = tuple(row_gram(problem, a, self.mode) for a in kernels)
+        keys = tuple(sorted(key for key in problem.needs if key[0] in ("square", "cross")))
+        with_heights = problem.wants("target") and not state.targets
+        pieces = len(state.window)
+        before = [state.sums.get(key, PairSums()) for key in keys]
+        old = tuple((sums.open(pieces), sums.total) for sums in before)
+        step = problem.compiled(
+            _window_step, problem.xp, grams, keys, self.mode == "jvp" and bool(problem.groups.names)
+        )
+        norms, updated = step(images, state.window, old)
         new = norms[0].shape[0]
-        sums = dict(state.sums)
-        for key in problem.needs:
-            if key[0] == "square" or (key[0] == "cross" and self.mode == "vjp"):
-                a, b = key[1], key[-1]
-                within = grams[a] * grams[b]
-                across = []
-                for piece in state.window:
-                    left = gram_of(problem, a, self.mode)(piece[a], images[a])
-                    right = left if a == b else gram_of(problem, b, self.mode)(piece[b], images[b])
-                    across.append(2.0 * left * right)
-                sums[key] = sums.get(key, PairSums()).add(xp, within, across, state.lengths, diagonal=False)
-            elif key[0] == "cross":
-                a, b = key[1], key[2]
-                mixed = gram_of(problem, a, self.mode)
-                within = mixed(images[a], images[b]) ** 2
-                across = [mixed(piece[a], images[b]) ** 2 + mixed(piece[b], images[a]) ** 2 for piece in state.window]
-                sums[key] = sums.get(key, PairSums()).add(xp, within, across, state.lengths, diagonal=True)
+        sums = {
+            key: was.grown(state.lengths, new, involving, total, _diagonal(key, grams))
+            for key, was, (involving, total) in zip(keys, before, updated, strict=True)
+        }
         products = state.heights
-        if problem.wants("target") and not state.targets:
-            products = _append(products, [heights(problem, images[a]) for a in range(len(images))])
+        if with_heights:
+            products = _append(products, [heights(problem, images[a]) for a in kernels])
         return replace(
             state,
-            norms=_append(state.norms, norms),
+            norms=_append(state.norms, list(norms)),
             sums=sums,
             window=(*state.window, images),
             lengths=(*state.lengths, new),
@@ -150,120 +138,75 @@ class OneSided:
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means over probes and pairs."""
-        xp = problem.xp
-        found = {key: sums.moment(xp) for key, sums in state.sums.items()}
-        found.update(state.targets)
-        for key in problem.needs:
-            if key[0] == "trace":
-                found[key] = mean_moment(xp, xp.concat(state.norms[key[1]], axis=0))
-            elif key[0] == "target" and key not in found:
-                found[key] = mean_moment(xp, xp.concat(state.heights[key[1]], axis=0))
-        return found
+        means = [key for key in sorted(problem.needs - state.targets.keys()) if key[0] in ("trace", "target")]
+        pairs = sorted(state.sums)
+        counts = tuple((state.sums[key].counts, state.sums[key].pairs) for key in pairs)
+        samples = tuple((state.norms if key[0] == "trace" else state.heights)[key[1]] for key in means)
+        sums = tuple((state.sums[key].involving, state.sums[key].total) for key in pairs)
+        found = problem.compiled(_means, problem.xp, counts)(samples, sums)
+        return {
+            **{key: Moment(*arrays) for key, arrays in zip([*means, *pairs], found, strict=True)},
+            **state.targets,
+        }
 
 
 REVERSE = OneSided("reverse", "vjp")
 FORWARD = OneSided("forward", "jvp")
 
 
-@dataclass(frozen=True)
-class OutputNorms:
-    """Squared norms (c, 1) of images Jv, centred if asked."""
-
-    xp: ModuleType
-    centre: Centre | None
-
-    def __call__(self, images: Array) -> Array:
-        """A chunk of images."""
-        return SquareNorms(self.xp, (0,), 1)(OutputImages(self.xp, self.centre)(images))
-
-
-def _push_norms(problem: Problem, a: int, mode: str, probes: Probes) -> Array:
-    """(m, rows): squared norms of the images of all probes, reduced inside the adapter's loop."""
-    kernel, xp = problem.kernels[a], problem.xp
-    if mode == "vjp":
-        cotangents, expand = problem.cotangents(a, probes.cotangents)
-        norms = kernel.map_vjp(problem.parameter_norms(a), cotangents, expand, leading(cotangents))
-        return problem.whole_and_parts(norms, 1)
-    reduce = OutputNorms(xp, problem.centre)
-    return problem.whole_and_parts(xp.concat(_push_parts(problem, a, probes, reduce), axis=1), 1)
-
-
-def _push_images(problem: Problem, a: int, mode: str, probes: Probes) -> tuple[Array, ...]:
-    """Reverse: blocks (m, P_l). Forward: (m, M) for the whole and then for each part."""
-    kernel = problem.kernels[a]
-    if mode == "vjp":
-        cotangents, expand = problem.cotangents(a, probes.cotangents)
-        return tuple(kernel.map_vjp(identity, cotangents, expand, leading(cotangents)))
-    parts = _push_parts(problem, a, probes, OutputImages(problem.xp, problem.centre))
-    return whole_first(problem, parts)
-
-
-def _push_parts(problem: Problem, a: int, probes: Probes, reduce: Callable[[Array], Array]) -> list[Array]:
-    """Forward images of the probes restricted to each part, reduced."""
-    kernel = problem.kernels[a]
-    assert probes.tangents is not None
-    bits = probes.tangents[a]
-    only = [problem.groups.blocks(part) for part in range(problem.groups.count)] if problem.groups.names else [None]
-    expanders = [tangent_expander(kernel.J, problem.exponents[a], blocks) for blocks in only]
-    return [kernel.map_jvp(reduce, bits, expand, leading(bits)) for expand in expanders]
+def _window_step(
+    xp: ModuleType,
+    grams: tuple[RowGram, ...],
+    keys: tuple[Key, ...],
+    sum_parts: bool,
+    images: tuple[Any, ...],
+    window: tuple[tuple[Any, ...], ...],
+    old: tuple[tuple[tuple[Array, ...], Any], ...],
+) -> tuple[tuple[Array, ...], tuple[tuple[tuple[Array, ...], Array], ...]]:
+    """Norms of the new images for each kernel, and the pair sums for each key; array-only."""
+    within = [gram(rows, rows) for gram, rows in zip(grams, images, strict=True)]
+    across = [[gram(piece[a], images[a]) for a, gram in enumerate(grams)] for piece in window]
+    updated = []
+    for key, (involving, total) in zip(keys, old, strict=True):
+        a, b = key[1], key[-1]
+        if _diagonal(key, grams):
+            own = grams[a](images[a], images[b]) ** 2
+            others = [grams[a](p[a], images[b]) ** 2 + grams[a](p[b], images[a]) ** 2 for p in window]
+        else:
+            own = within[a] * within[b]
+            others = [2.0 * products[a] * products[b] for products in across]
+        updated.append(pair_sums(xp, own, others, involving, total, _diagonal(key, grams)))
+    norms = []
+    for gram in within:
+        diagonal = xp.permute_dims(xp.linalg.diagonal(gram), (1, 0))
+        if sum_parts:  # in forward mode the trace of the whole is the sum over parts, not the norm of their sum
+            parts = diagonal[:, 1:]
+            diagonal = xp.concat([xp.sum(parts, axis=1, keepdims=True), parts], axis=1)
+        norms.append(diagonal)
+    return tuple(norms), tuple(updated)
 
 
-@dataclass(frozen=True)
-class RowGram:
-    """Inner products of images, (rows, a, b), the whole first."""
-
-    gram: Gram
-    total: bool
-
-    def __call__(self, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:
-        """Inner products of two batches of images."""
-        xp = self.gram.xp
-        parts = self.gram(left, right)
-        return xp.concat([xp.sum(parts, axis=0, keepdims=True), parts], axis=0) if self.total else parts
+def _diagonal(key: Key, grams: tuple[RowGram, ...]) -> bool:
+    """Whether probe i pairs with its own index: products of output-side images, whose probes are independent."""
+    return key[0] == "cross" and grams[0].output_side
 
 
-def gram_of(problem: Problem, a: int, mode: str) -> Callable[..., Array]:
-    """Gram matrices of images as `_push_images` returns them, compiled where that helps."""
-    if mode == "vjp":
-        gram = RowGram(problem.parameter_gram(a), bool(problem.groups.names))
-    else:
-        gram = RowGram(Gram(problem.xp, tuple(range(problem.rows)), problem.rows), False)
-    return problem.kernels[a].compile(gram)
-
-
-def _norms_of_gram(problem: Problem, a: int, mode: str, gram: Array) -> Array:
-    """(m, rows): squared norms from the diagonals; in forward mode the whole is the sum of its parts."""
-    xp = problem.xp
-    diagonal = xp.permute_dims(xp.linalg.diagonal(gram), (1, 0))
-    if mode == "jvp" and problem.groups.names:
-        return problem.whole_and_parts(diagonal[:, 1:], 1)
-    return diagonal
-
-
-def heights(problem: Problem, images: tuple[Array, ...]) -> Array:
-    """⟨y, Jv⟩²/‖y‖² of each of several batches of images (m, M), stacked to (m, batches)."""
-    xp = problem.xp
-    gram = Gram(xp, tuple(range(len(images))), len(images))
-    assert problem.target is not None
-    products = gram(images, (problem.target,) * len(images))  # (batches, m, 1)
-    return xp.permute_dims(products[:, :, 0], (1, 0)) ** 2 / problem.target_norm
-
-
-def image_bytes(problem: Problem, mode: str) -> list[int]:
-    """Bytes of one probe's image, for each kernel."""
-    xp = problem.xp
-    kept = [kernel.J.params if mode == "vjp" else (kernel.J.outputs,) for kernel in problem.kernels]
-    return [sum(math.prod(array.shape) * int(xp.finfo(array.dtype).bits) // 8 for array in side) for side in kept]
+def _means(
+    xp: ModuleType,
+    counts: tuple[tuple[tuple[int, ...], int], ...],
+    samples: tuple[tuple[Array, ...], ...],
+    sums: tuple[tuple[tuple[Array, ...], Array], ...],
+) -> tuple[tuple[Array, Array], ...]:
+    """Values and replicates of means over samples, then of means over pairs; array-only."""
+    means = [mean_moment(xp, pieces) for pieces in samples]
+    pairs = [pair_moment(xp, *c, *s) for c, s in zip(counts, sums, strict=True)]
+    return tuple((moment.value, moment.replicates) for moment in (*means, *pairs))
 
 
 def _window(problem: Problem, mode: str) -> int:
     """Probes whose images fit in the memory budget together, at least two."""
     each = sum(image_bytes(problem, mode)) * (problem.rows if mode == "jvp" else 1)
     return max(2, problem.memory // max(1, each))
-
-
-def _target_passes(problem: Problem) -> int:
-    return sum(key[0] == "target" for key in problem.needs) if problem.has("vjp") else 0
 
 
 def _append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:

@@ -29,6 +29,18 @@ Key = tuple[Any, ...]
 """The name of a moment, as in the table above."""
 
 
+@dataclass(frozen=True)
+class Bound:
+    """An array-only function with its static arguments: hashable by value, as compilers ask."""
+
+    function: Callable[..., Any]
+    static: tuple[Any, ...]
+
+    def __call__(self, *arrays: Any) -> Any:
+        """The function of the rest of its arguments."""
+        return self.function(*self.static, *arrays)
+
+
 class Counted:
     """A linearization that counts the probes pushed through it."""
 
@@ -96,6 +108,10 @@ class Problem:
         """The array namespace."""
         return self.kernels[0].J.xp
 
+    def compiled(self, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+        """`function` with its first arguments, hashable by value, fixed; compiled where the backend can do that."""
+        return self.kernels[0].compile(Bound(function, static))
+
     @property
     def size(self) -> int:
         """M, the number of outputs."""
@@ -105,6 +121,11 @@ class Problem:
     def rows(self) -> int:
         """Length of every moment: the whole, and the parts if there are any."""
         return 1 + len(self.groups.names)
+
+    @property
+    def targets(self) -> int:
+        """Passes that exact target moments cost: one VJP a kernel, where there are VJPs."""
+        return sum(key[0] == "target" for key in self.needs) if self.has("vjp") else 0
 
     @property
     def passes(self) -> int:
@@ -144,9 +165,7 @@ class Problem:
 
     def whole_and_parts(self, parts: Array, axis: int) -> Array:
         """Put the sum over parts before the parts, where they are wanted side by side."""
-        if not self.groups.names:
-            return parts
-        return self.xp.concat([self.xp.sum(parts, axis=axis, keepdims=True), parts], axis=axis)
+        return whole_and_parts(self.xp, bool(self.groups.names), parts, axis)
 
 
 class Estimator(Protocol):
@@ -200,27 +219,15 @@ def target_moments(problem: Problem) -> dict[Key, Moment]:
             assert problem.target is not None
             cotangent = problem.target * 2.0 ** -problem.exponents[a]
             norms = kernel.map_vjp(problem.parameter_norms(a), cotangent, None, 1)
-            moments["target", a] = Moment(problem.whole_and_parts(norms, 1)[0, :] / problem.target_norm)
+            share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
+            moments["target", a] = Moment(share(norms, problem.target_norm))
     return moments
 
 
-@dataclass(frozen=True)
-class OutputImages:
-    """Keeps images Jv (c, M), centred if asked."""
-
-    xp: ModuleType
-    centre: Centre | None
-
-    def __call__(self, images: Array) -> Array:
-        """A chunk of images."""
-        return images if self.centre is None else self.centre(self.xp, images)
+def whole_and_parts(xp: ModuleType, named: bool, parts: Array, axis: int) -> Array:
+    """Put the sum over parts before the parts, where they are wanted side by side."""
+    return xp.concat([xp.sum(parts, axis=axis, keepdims=True), parts], axis=axis) if named else parts
 
 
-def whole_first(problem: Problem, parts: list[Array]) -> tuple[Array, ...]:
-    """Output-side images of the whole and then of each part: J v is the sum of the J_l v_l."""
-    if not problem.groups.names:
-        return tuple(parts)
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
-    return (whole, *parts)
+def _share(xp: ModuleType, named: bool, norms: Array, target_norm: Array) -> Array:
+    return whole_and_parts(xp, named, norms, 1)[0, :] / target_norm

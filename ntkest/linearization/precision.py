@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from array_api_compat import device as device_of
 
 from .errors import TracedValueError
@@ -34,11 +36,15 @@ def scalar_dtype(xp: ModuleType, array: Array) -> Any:
 def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array:
     """Host numbers as an array beside `like` (which may be traced, and then has no device), by default in its dtype."""
     dtype = like.dtype if dtype is None else dtype
+    host = np.asarray(values)
+    name = re.findall(r"\w+", str(dtype))[-1]
+    if name in np.sctypeDict:  # converted on the host, it needs no conversion on the device
+        host, dtype = host.astype(name, copy=False), None
     try:
         where = device_of(like)
     except (AttributeError, TypeError, ValueError):
-        return xp.asarray(values, dtype=dtype)
-    return xp.asarray(values, dtype=dtype, device=where)
+        return xp.asarray(host, dtype=dtype)
+    return xp.asarray(host, dtype=dtype, device=where)
 
 
 def tolerance(epsilon: float) -> float:
