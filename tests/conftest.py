@@ -1,12 +1,10 @@
 """Backends for the tests: every test with a `backend` argument runs on all that can be imported."""
 
 import os
-from importlib.util import find_spec
 
 import pytest
-from networks import DENSE, available
 
-collect_ignore_glob = [] if find_spec("autograd") else ["numpy/*"]
+from tests.networks import DENSE, available
 
 BACKENDS = available()
 """Set NTKEST_BACKENDS=torch,jax to require them: what is named there and missing is an error, not a skip."""

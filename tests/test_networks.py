@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from networks import linearized, mlp, network
 
 from ntkest.testing import to_host
+from tests.networks import linearized, mlp, network
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sin", "relu"])

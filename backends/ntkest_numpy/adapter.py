@@ -41,8 +41,8 @@ from ntkest.linearization import (
 from . import tracing, trees
 
 _ADVICE = "a function must be a function: draw random numbers outside of it and hand them in as an input"
-_CHUNK_NUMBERS = 2**24
-"""Numbers in the images of one chunk, at most (128 MiB of float64)."""
+_CHUNK_NUMBERS = 2**20
+"""Numbers in the images of one chunk: 8 MiB of float64, which is memory that the allocator uses again."""
 
 
 class NumpyBackend:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from autograd.core import make_jvp, make_vjp
+from autograd.core import VJPNode, add_outgrads, make_jvp, make_vjp
 from autograd.extend import Box
-from autograd.tracer import trace_stack
+from autograd.tracer import new_box, trace_stack
+from autograd.util import toposort
 
 from ntkest.linearization import NonDifferentiableError, NTKError, UnsupportedModeError
 
@@ -45,8 +46,11 @@ def plain(raw: Any) -> Any:
     return raw
 
 
-def reverse(function: Function, params: tuple[np.ndarray, ...]) -> Callable[[np.ndarray], tuple[Any, ...]]:
+def reverse(function: Function, params: tuple[np.ndarray, ...]) -> Callable[[np.ndarray], list[Any]]:
     """Jᵀ of `function` at `params`, from one trace that every later pass uses again.
+
+    Every parameter is a root of the trace. (To `autograd.make_vjp` they would be one tuple, for which each
+    pass fills a tuple of zeros and adds to it, at several times the cost of the pass itself.)
 
     Raises
     ------
@@ -55,15 +59,11 @@ def reverse(function: Function, params: tuple[np.ndarray, ...]) -> Callable[[np.
     NonDifferentiableError
         If the function cannot be traced, or its result does not depend on the parameters in autograd's eyes.
     """
-    seen: list[Any] = []
-
-    def watched(blocks: tuple[Any, ...]) -> Any:
-        seen.append(function(blocks))
-        return seen[-1]
-
+    roots = [VJPNode.new_root() for _ in params]
     with _tracing():
         try:
-            pullback, value = make_vjp(watched, params)
+            with trace_stack.new_trace() as level:
+                value = function(tuple(new_box(p, level, root) for p, root in zip(params, roots, strict=True)))
         except NTKError:
             raise
         except NotImplementedError as error:
@@ -81,12 +81,23 @@ def reverse(function: Function, params: tuple[np.ndarray, ...]) -> Callable[[np.
             "the function returned an array of objects: somewhere it calls numpy (dot, einsum, concatenate, …) where "
             "it should call autograd.numpy"
         )
-    if not isinstance(seen[0], Box):
+    if not isinstance(value, Box) or value._trace != level:
         raise NonDifferentiableError(
             "the output does not depend on the parameters; look for numpy in place of autograd.numpy, or for params= "
             "that selects parameters which the output does not use"
         )
-    return pullback  # type: ignore[no-any-return]
+    end = value._node
+    order = list(toposort(end))  # from the result to the roots
+
+    def pullback(cotangent: np.ndarray) -> list[Any]:
+        gradients = {end: (cotangent, False)}  # with autograd's mark of what may be added to in place
+        for node in order:
+            if node.parents:
+                for parent, part in zip(node.parents, node.vjp(gradients.pop(node)[0]), strict=True):
+                    gradients[parent] = add_outgrads(gradients.get(parent), part)
+        return [gradients[root][0] if root in gradients else np.zeros(()) for root in roots]
+
+    return pullback
 
 
 def forward(function: Function, params: tuple[np.ndarray, ...], tangents: tuple[np.ndarray, ...]) -> Any:

@@ -19,13 +19,13 @@ def to_host(array: Array) -> np.ndarray:
     if xp.isdtype(array.dtype, "real floating") and array.dtype not in (xp.float32, getattr(xp, "float64", None)):
         array = xp.astype(array, xp.float32)  # NumPy has no bfloat16
     try:
-        return np.array(array, dtype=np.float64)
+        return np.asarray(array).astype(np.float64)
     except (TypeError, RuntimeError, ValueError):  # it lives on an accelerator
         try:
             array = to_device(array, "cpu")
         except (TypeError, ValueError):
             array = to_device(array, xp.__array_namespace_info__().default_device())
-        return np.array(array, dtype=np.float64)
+        return np.asarray(array).astype(np.float64)
 
 
 def from_host(xp: ModuleType, values: np.ndarray, like: Array) -> Array:

@@ -5,7 +5,6 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.extend import defvjp, primitive
-from numpy_cases import draw
 
 import ntkest
 from ntkest.linearization import (
@@ -21,6 +20,7 @@ from ntkest.linearization import (
     TracedValueError,
     UnsupportedModeError,
 )
+from tests.numpy.numpy_cases import draw
 
 W, X = draw(3, 2), draw(5, 3)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ntkest_numpy.trees import replaced
-from numpy_cases import CASES, RECURRENT, draw, naive_jacobian, recurrent
 
 import ntkest
+from tests.numpy.numpy_cases import CASES, RECURRENT, draw, naive_jacobian, recurrent
 
 
 def build(case, **options):

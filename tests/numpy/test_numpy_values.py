@@ -7,10 +7,10 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.tracer import trace_stack
-from numpy_cases import RECURRENT, draw, recurrent
 
 import ntkest
 from ntkest import NTKError
+from tests.numpy.numpy_cases import RECURRENT, draw, recurrent
 
 
 def images(J):

@@ -3,6 +3,7 @@
 import tracemalloc
 from itertools import count
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -17,7 +18,6 @@ from ntkest.linearization import (
 )
 from ntkest.testing import check_backend
 
-anp = pytest.importorskip("autograd.numpy", exc_type=ImportError)
 rng = np.random.default_rng(0)
 PARAMS = {"w": rng.standard_normal((3, 4)), "v": rng.standard_normal((4, 2)), "unused": rng.standard_normal(2)}
 X = rng.standard_normal((7, 3))
