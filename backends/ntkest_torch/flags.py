@@ -9,61 +9,28 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+one_thread = threading.RLock()
+"""Held by what is global to the process: the switches below, the level of torch's dual numbers, and a module
+while `functional_call` has other tensors in it."""
 
-class _ForwardFlags:
-    """Switches that forward mode needs, set while at least one pass runs and then put back.
+
+@contextmanager
+def forward_flags(without_onednn: bool) -> Iterator[None]:
+    """Switches that forward mode needs, set while a pass runs and then put back.
 
     Attention: only the MATH kernel of scaled-dot-product attention has a forward derivative, and the fused
     inference path of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` has none. LSTM: the oneDNN
     kernel has none; but without oneDNN convolutions are many times slower, so that is asked for separately.
-
-    The switches are global to the process, so they change under one lock and are counted: of passes
-    in several threads the first sets them and the last restores them.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._attention = 0
-        self._onednn = 0
-        self._restore_attention = ExitStack()
-        self._onednn_was = False
-
-    @contextmanager
-    def set(self, without_onednn: bool) -> Iterator[None]:
-        self._enter(without_onednn)
-        try:
-            yield
-        finally:
-            self._exit(without_onednn)
-
-    def _enter(self, without_onednn: bool) -> None:
-        with self._lock:
-            if self._attention == 0:
-                fast = torch.backends.mha.get_fastpath_enabled()
-                torch.backends.mha.set_fastpath_enabled(False)
-                self._restore_attention.callback(torch.backends.mha.set_fastpath_enabled, fast)
-                self._restore_attention.enter_context(sdpa_kernel(SDPBackend.MATH))
-            self._attention += 1
-            if without_onednn:
-                if self._onednn == 0:
-                    self._onednn_was = torch._C._get_mkldnn_enabled()
-                    # Not `mkldnn.flags(...)`: that also writes the TF32 setting, which warns on builds without it.
-                    torch._C._set_mkldnn_enabled(False)
-                self._onednn += 1
-
-    def _exit(self, without_onednn: bool) -> None:
-        with self._lock:
-            if without_onednn:
-                self._onednn -= 1
-                if self._onednn == 0:
-                    torch._C._set_mkldnn_enabled(self._onednn_was)
-            self._attention -= 1
-            if self._attention == 0:
-                self._restore_attention.close()
-
-
-forward_flags = _ForwardFlags()
-"""The one instance: its counters stand for the whole process."""
+    with one_thread, ExitStack() as restore:
+        restore.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        restore.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if without_onednn:
+            # Not `mkldnn.flags(...)`: that also writes the TF32 setting, which warns on builds without it.
+            restore.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
+            torch._C._set_mkldnn_enabled(False)
+        yield
 
 
 class Autocast:

@@ -38,6 +38,8 @@ class Route:
         """A oneDNN kernel without a forward derivative (LSTM) is in the way."""
         self.doubles = False
         """An operation has no forward derivative at all; two reverse passes stand in."""
+        self.closed: UnsupportedModeError | None = None
+        """Nor can it be differentiated twice."""
 
 
 class Forward:
@@ -59,6 +61,8 @@ class Forward:
     def passes(self, tangents: Tensors) -> torch.Tensor:
         """Blocks (c, *parameter shape) to (c, *output shape)."""
         route = self._route
+        if route.closed is not None:
+            raise route.closed
         first: RuntimeError | None = None
         _load_decompositions()
         if not route.doubles:
@@ -68,7 +72,7 @@ class Forward:
                     if batched and not (route.batches and (tangents[0].shape[0] > 1 or transforming())):
                         continue
                     try:
-                        with forward_flags.set(without_onednn):
+                        with forward_flags(without_onednn):
                             images = run(tangents)
                     except RuntimeError as error:
                         if out_of_memory(error):
@@ -85,7 +89,8 @@ class Forward:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            raise self._unsupported(first or error) from error
+            route.closed = self._unsupported(first or error)
+            raise route.closed from error
         route.doubles = True
         return images
 
@@ -135,7 +140,7 @@ class Forward:
         if self._kept is not None:
             return self._kept
         # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with forward_flags.set(self._route.without_onednn):
+        with forward_flags(self._route.without_onednn):
             outputs, blocks = self._reverse.graph(fresh=True)
         with self._program.autocast.left():
             u = torch.zeros_like(outputs, requires_grad=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,13 +13,10 @@ from torch import nn
 
 from ntkest.linearization import flatten, join, pick
 
-from .flags import Autocast, Dice
+from .flags import Autocast, Dice, one_thread, transforming
 from .trees import rebuild
 
 Named = dict[str, torch.Tensor]
-
-_swap = threading.RLock()
-"""`functional_call` puts tensors into the user's module and takes them out again: one thread at a time."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +67,14 @@ class Program(ABC):
         with repeat, self.autocast.entered():
             raw = self._call(replace(point, constants=constants), args, kwargs)
             outputs: torch.Tensor = join(flatten(pick(raw, self._output)), torch.cat)
-        if first:  # the version counter of a clone starts at 0, so that a write shows
-            seen = [frozenset(n for n, t in tensors.items() if t._version > 0) for tensors in (constants, inputs)]
-            self._written = (seen[0], seen[1])
+        if first and not transforming():
+            self._written = (_changed(point.constants, constants), _changed(point.inputs, inputs))
         return outputs
+
+
+def _changed(before: Named, after: Named) -> frozenset[str]:
+    """Names of clones that were written to. Batch norm writes without counting, so values are compared too."""
+    return frozenset(name for name, t in after.items() if t._version > 0 or not torch.equal(t, before[name]))
 
 
 class ModuleProgram(Program):
@@ -94,7 +94,7 @@ class ModuleProgram(Program):
         return next((place for place, tensor in places if tensor is here), name)
 
     def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        with _swap:
+        with one_thread:
             return torch.func.functional_call(
                 self.module, {**point.constants, **point.blocks}, tuple(args), dict(kwargs)
             )
