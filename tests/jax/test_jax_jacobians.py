@@ -64,9 +64,7 @@ def test_the_jacobian_of_a_gru_agrees_with_finite_differences():
     step = 1e-6
 
     def moved(h):
-        return built.plain(
-            {n: p + h * t.reshape(p.shape) for n, p, t in zip(J.param_names, J.params, v, strict=True)}
-        )
+        return built.plain({n: p + h * t.reshape(p.shape) for n, p, t in zip(J.param_names, J.params, v, strict=True)})
 
     slope = (moved(step) - moved(-step)) / (2 * step)
     np.testing.assert_allclose(J.jvp(v)[0], slope.reshape(-1), rtol=1e-6, atol=1e-8)
