@@ -25,7 +25,7 @@ from ntkest.linearization import (
 
 from . import inspection
 from .derivatives import Closure, Parts, forward, is_traced, reverse, shaped, trace
-from .linearization import JaxLinearization
+from .linearization import JaxLinearization, same_devices
 from .modules import Model, Split, unchanging, understand
 from .passes import Pass
 from .structure import precision, primitives
@@ -49,7 +49,8 @@ class JaxBackend:
         """
         args, kwargs = jax.tree.map(unchanging, (args, kwargs))
         model = understand(target, args, options.params)
-        return linearized(Problem(model, kwargs, options), model.holder)
+        with same_devices():
+            return linearized(Problem(model, kwargs, options), model.holder)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,18 +103,12 @@ class JaxLinearization:
 
     def _map(self, mode: str, reduce: Reduce, probes: Tree, expand: Expand | None, chunk: int | None) -> Tree:
         step = self._pass(mode)
+        self._check_alive(mode)
         probes = jax.tree.map(_as_jax, probes)
         count = leading(probes)
         size = checked_chunk(chunk, self.chunk_size(mode, count), count)
-        self._check_alive(mode)
-        try:
+        with same_devices():
             return run(step, self.consts[mode], self.params, reduce, probes, expand, size, self.platform)
-        except ValueError as error:
-            if "incompatible devices" in str(error):
-                raise DeviceMismatchError(
-                    f"parameters, inputs and probes must be on the same devices: {error}; move them with jax.device_put"
-                ) from error
-            raise
 
     def _pass(self, mode: str) -> Pass:
         if mode not in ("jvp", "vjp"):
@@ -132,6 +127,20 @@ class JaxLinearization:
     def replaced(self, **changes: Any) -> JaxLinearization:
         """A copy with other fields."""
         return replace(self, **changes)
+
+
+@contextmanager
+def same_devices() -> Iterator[None]:
+    """Turn jax's complaint about arrays on different devices into ours."""
+    try:
+        yield
+    except ValueError as error:
+        if "incompatible devices" not in str(error):
+            raise
+        raise DeviceMismatchError(
+            "parameters, inputs and probes must be on the same devices; move them with jax.device_put. "
+            + str(error).splitlines()[0]
+        ) from error
 
 
 def _as_jax(array: Any) -> Any:

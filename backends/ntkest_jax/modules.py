@@ -115,7 +115,8 @@ def split_nnx(module: Any, wanted: Any) -> Split:
     """`nnx.Param` variables are parameters (shared ones once); statistics, counters and keys are constants."""
     from flax import nnx
 
-    graph, params, others = nnx.split(module, nnx.Param, ...)
+    parts: Any = nnx.split(module, nnx.Param, ...)
+    graph, params, others = parts
     flat, treedef = tree_flatten_with_path(params)
     leaves = [(keystr(p, simple=True, separator=".").removesuffix(".value"), v, is_parameter(v)) for p, v in flat]
     chosen = _chosen(leaves, wanted)

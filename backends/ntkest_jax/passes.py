@@ -35,7 +35,9 @@ class Pass:
 
     def apply(self, consts: Sequence[Any], residuals: Sequence[Any], probes: Sequence[Any]) -> tuple[Any, ...]:
         """Parts (c, n) of c probes to parts (c, m) of their images."""
-        parts = [jnp.reshape(p, (p.shape[0], *s.shape)) for p, s in zip(probes, self.probe, strict=True)]
+        parts = [
+            jnp.reshape(p, (p.shape[0], *s.shape)).astype(s.dtype) for p, s in zip(probes, self.probe, strict=True)
+        ]
 
         def single(*probe: Any) -> list[Any]:
             return evaluate(self.derivative.linear, consts, [*residuals, *probe])
@@ -78,6 +80,8 @@ def run(
     platform: str,
 ) -> Any:
     """``reduce(images(expand(part)))`` for parts of `chunk` probes, stacked along the first axis."""
+    if expand is None:  # with it, shapes are known only inside
+        check_shapes(step, probes if step.mode == "jvp" else (probes,))
     body = _body(step, reduce, expand)
     one_by_one = stepwise(step, platform)
     if is_traced(*blocks, *consts[0], *consts[1], *jax.tree.leaves(probes)):
@@ -99,13 +103,19 @@ def _body(step: Pass, reduce: Reduce, expand: Expand | None) -> Callable[..., An
 
 def _image(step: Pass, consts: Any, residuals: Any, packed: Any) -> Any:
     """Tangents (c, P_1), … to J v (c, M), or cotangents (c, M) to blocks (c, P_1), …."""
-    if step.mode == "vjp":
-        return step.apply(consts, residuals, check_probes(step, (packed,)))
-    return step.apply(consts, residuals, check_probes(step, packed))[0]
+    probes = (packed,) if step.mode == "vjp" else packed
+    check_shapes(step, probes)
+    images = step.apply(consts, residuals, probes)
+    return images if step.mode == "vjp" else images[0]
 
 
-def check_probes(step: Pass, probes: Sequence[Any]) -> tuple[Any, ...]:
-    """Probes (c, n_l) in the dtypes of the model, or an error that says what was wanted."""
+def check_shapes(step: Pass, probes: Any) -> None:
+    """Refuse probes that are not one array (c, n_l) for each part.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError
+    """
     if not isinstance(probes, tuple | list) or not all(hasattr(p, "shape") for p in probes):
         raise InvalidTypeError(
             "vjp takes one array (k, M) of cotangents, jvp a tuple of one array (k, P_l) a parameter; got "
@@ -113,13 +123,11 @@ def check_probes(step: Pass, probes: Sequence[Any]) -> tuple[Any, ...]:
         )
     if len(probes) != len(step.probe):
         raise ShapeError(f"got {len(probes)} blocks of tangents for {len(step.probe)} parameters")
-    wanted = [math.prod(s.shape) for s in step.probe]
-    for p, n in zip(probes, wanted, strict=True):
-        if len(p.shape) != 2 or p.shape[1] != n:
-            raise ShapeError(f"probes must have shape (k, {n}), got {tuple(p.shape)}")
+    for p, s in zip(probes, step.probe, strict=True):
+        if len(p.shape) != 2 or p.shape[1] != math.prod(s.shape):
+            raise ShapeError(f"probes must have shape (k, {math.prod(s.shape)}), got {tuple(p.shape)}")
     if len({p.shape[0] for p in probes}) != 1:
         raise ShapeError(f"all blocks need the same number of probes, got {[p.shape[0] for p in probes]}")
-    return tuple(jnp.asarray(p).astype(s.dtype) for p, s in zip(probes, step.probe, strict=True))
 
 
 def _count(probes: Any) -> int:
