@@ -29,8 +29,11 @@ progress : bool or callable
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+import array_api_compat
 
 from .estimate import Estimate
 from .estimators import ESTIMATORS, Counted, Problem
@@ -238,20 +241,13 @@ def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
 
 def _setting(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
-    import sys
-
-    from array_api_compat import device
-
-    from . import __version__
-
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     try:
-        where = str(device(J.outputs))
+        where = str(array_api_compat.device(J.outputs))
     except (AttributeError, TypeError, ValueError):
         where = "traced"
-    versions = {"ntkest": __version__}
-    for name in ("numpy", framework):
-        versions[name] = getattr(sys.modules.get(name), "__version__", "unknown")
+    loaded = {name: sys.modules.get(name) for name in ("ntkest", "numpy", framework)}
+    versions = {name: getattr(module, "__version__", "unknown") for name, module in loaded.items()}
     return {"dtype": str(J.outputs.dtype), "device": where, "versions": versions}
 
 

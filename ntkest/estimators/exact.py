@@ -235,29 +235,29 @@ def _chunks(problem: Problem, mode: str, a: int) -> list[Chunk]:
 def _fits(problem: Problem, mode: str) -> bool:
     each = image_bytes(problem, mode)
     counts = [problem.size if mode == "vjp" else problem.parameters(a) for a in range(len(each))]
-    return sum(n * size for n, size in zip(counts, each, strict=True)) <= problem.memory
+    return bool(sum(n * size for n, size in zip(counts, each, strict=True)) <= problem.memory)
 
 
 def _cost(problem: Problem, mode: str) -> int:
     """Passes of a run: every image once where images are kept or only traces are wanted, else tile by tile."""
     kernels = range(len(problem.kernels))
-    weight = [int(k.J.passes_per_jvp) if mode == "jvp" else 1 for k in problem.kernels]
-    once = [sum(stop - start for _, start, stop in _chunks(problem, mode, a)) for a in kernels]
+    weight: list[int] = [k.J.passes_per_jvp if mode == "jvp" else 1 for k in problem.kernels]
+    once: list[int] = [sum(stop - start for _, start, stop in _chunks(problem, mode, a)) for a in kernels]
     pairs = [key for key in problem.needs if key[0] in ("square", "cross")]
     if not pairs or _fits(problem, mode):
-        return sum(w * n for w, n in zip(weight, once, strict=True))
+        return int(sum(weight[a] * once[a] for a in kernels))
     singles = [key[1] for key in problem.needs if key[0] == "trace" or (key[0] == "target" and not problem.has("vjp"))]
     total = sum(weight[a] * once[a] for a in singles)
     lengths = [[stop - start for _, start, stop in _chunks(problem, mode, a)] for a in kernels]
     if mode == "vjp":
-        return total + sum(weight[a] * sum(sum(lengths[a][i:]) for i in range(len(lengths[a]))) for a in kernels)
+        return int(total + sum(weight[a] * sum(sum(n[i:]) for i in range(len(n))) for a, n in enumerate(lengths)))
     for key in pairs:
         a, b = key[1], key[-1]
         if a == b:
             total += weight[a] * sum(sum(lengths[a][i:]) for i in range(len(lengths[a])))
         else:
             total += weight[a] * once[a] + weight[b] * once[b] * len(lengths[a])
-    return total
+    return int(total)
 
 
 def _rows_of(problem: Problem, left: int, right: int, like: Array) -> Array:

@@ -109,7 +109,7 @@ class HutchPP:
                     for old, new in zip(state.images, images, strict=True)
                 )
             signs = xp.concat([state.signs, signs], axis=0)
-        rest = _withoutproblem.targets
+        rest = _without_targets(problem)
         remainder = REVERSE.extend(rest, None, Probes(cotangents=_complement(problem, signs, basis)))
         return State(basis, norms, images, signs, remainder, targets)
 
@@ -137,7 +137,7 @@ class HutchPP:
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """The exact parts plus what the remainder averages."""
         found = dict(state.targets)
-        for key, rest in REVERSE.moments(_withoutproblem.targets, state.remainder).items():
+        for key, rest in REVERSE.moments(_without_targets(problem), state.remainder).items():
             offset = state.norms[key[1]] if key[0] == "trace" else _known(problem, state, key[1], key[-1])
             assert rest.replicates is not None
             found[key] = Moment(offset + rest.value, offset[None, :] + rest.replicates, offset)
