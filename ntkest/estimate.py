@@ -45,23 +45,27 @@ class StudentT:
 
 @dataclass(frozen=True)
 class ScaledChiSquare:
-    """An exact offset plus a positive mean that is distributed like χ²_ν/ν times its expectation.
+    """A power of a moment that is an exact share plus a positive mean, which goes like χ²_ν/ν around its own mean.
 
-    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right; the degrees of freedom
-    ν = 2 t²/Var(t) (Satterthwaite 1946) are lowered by one jackknife standard error of log ν.
+    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right. ‖K‖_F is the square root of such
+    a moment, and the alignment with targets goes with its power -½.
     """
 
-    offset: Array
+    share: Array
+    """The exact part of the moment, relative to the whole."""
     degrees: Array
+    """ν, the degrees of freedom of the rest."""
+    power: float
 
     def bounds(self, value: float, std_error: float, level: float) -> tuple[float, float]:
         """Interval from the quantiles of χ²."""
         from scipy.special import chdtri
 
-        offset, nu = number(self.offset), min(max(number(self.degrees), 0.05), 1e12)
-        mean = value - offset
-        upper_tail, lower_tail = float(chdtri(nu, 0.5 - level / 2)), float(chdtri(nu, 0.5 + level / 2))
-        return offset + mean * nu / upper_tail, offset + (mean * nu / lower_tail if lower_tail > 0 else math.inf)
+        share, nu = number(self.share), min(max(number(self.degrees), 0.05), 1e12)
+        quantiles = [float(chdtri(nu, tail)) for tail in (0.5 - level / 2, 0.5 + level / 2)]
+        low, high = (share + (1 - share) * (nu / q if q > 0 else math.inf) for q in quantiles)
+        ends = (value * low**self.power, value * high**self.power)
+        return min(ends), max(ends)
 
 
 Law = Exactly | StudentT | ScaledChiSquare
