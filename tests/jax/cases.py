@@ -34,7 +34,7 @@ class Built:
         return linearize(self.target, *self.args, **self.kwargs, **{**self.options, **options})
 
     def jacobian(self):
-        """(M, P_l) for each name, by `jax.jacrev` of the plain function, or `jax.jacfwd` where it has no reverse mode."""
+        """(M, P_l) for each name, by `jax.jacrev` of the plain function, or `jax.jacfwd` where there is no reverse."""
         try:
             blocks = jax.jit(jax.jacrev(self.plain))(self.point)
         except ValueError:

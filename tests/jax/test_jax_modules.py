@@ -77,6 +77,14 @@ def test_an_nnx_module_is_unchanged_and_its_mode_is_its_own():
     np.testing.assert_allclose(linearize(net, x).outputs, net(x), rtol=1e-5)
 
 
+def test_an_nnx_module_is_a_pytree_of_parameters_with_shared_ones_once():
+    pytest.importorskip("flax")
+    built = BY_NAME["nnx"].build()
+    J = linearize(lambda m, x: 2 * m(x), built.target, *built.args)
+    assert set(J.param_names) == set(built.point)
+    np.testing.assert_allclose(J.outputs, 2 * built.linearize().outputs, rtol=1e-5)
+
+
 def test_a_later_update_of_an_nnx_module_does_not_reach_back():
     nnx = pytest.importorskip("flax.nnx")
     net = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
