@@ -45,7 +45,7 @@ class StudentT:
 
 @dataclass(frozen=True)
 class ScaledChiSquare:
-    """A power of a moment that is an exact share plus a positive mean, which goes like χ²_ν/ν around its own mean.
+    """A power of a moment: an exact share plus a positive mean that goes like a multiple of χ²_ν.
 
     For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right. ‖K‖_F is the square root of such
     a moment, and the alignment with targets goes with its power -½.

@@ -200,7 +200,7 @@ def _orthonormalise(xp: Any, old: Array | None, columns: Array, size: int) -> Ar
     """
     columns = xp.astype(columns, scalar_dtype(xp, columns), copy=False)
     have = 0 if old is None else old.shape[0]
-    columns = columns[: size - have, :]
+    columns = columns[: min(columns.shape[0], size - have), :]
     stack = columns if old is None else xp.concat([old, columns], axis=0)
     q, _ = xp.linalg.qr(stack.T)
     return q.T[have:, :]
