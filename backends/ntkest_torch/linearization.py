@@ -120,8 +120,8 @@ class TorchLinearization:
 
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""
-        widest = max(self.outputs.numel(), sum(p.numel() for p in self.params))
-        return chunk_size(mode, count, widest, self.outputs.device, self.convolves)
+        size = sum(p.numel() for p in self.params)
+        return chunk_size(mode, count, self.outputs.numel(), size, self.outputs.device, self.convolves)
 
     def at(self, params: Any) -> TorchLinearization:
         """The same function at other parameters.
