@@ -39,7 +39,7 @@ def tolerance(epsilon: float) -> float:
 def number(value: Array, what: str = "this value") -> float:
     """A Python float. The one place where an array's content comes to the host."""
     try:
-        return float(value)
+        return float(_detached(value))
     except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
         raise TracedValueError(
             f"{what} is needed as a number, but a framework is tracing; return .value and .std_error from the "
@@ -50,7 +50,12 @@ def number(value: Array, what: str = "this value") -> float:
 def is_concrete(value: Array) -> bool:
     """Whether `value` (an array of size one) has a content now, or is only traced."""
     try:
-        float(value)
+        float(_detached(value))
     except (TypeError, RuntimeError):
         return False
     return True
+
+
+def _detached(value: Array) -> Array:
+    """`value` cut off from a gradient tape, where it has one: torch warns when a taped scalar becomes a number."""
+    return value.detach() if hasattr(value, "detach") else value
