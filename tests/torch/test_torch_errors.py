@@ -79,7 +79,7 @@ MAKING = {
     "unknown name": (
         lambda: ntkest.linearize(linear(), ONES, params="wieght"),
         InvalidValueError,
-        "did you mean weight",
+        "did you mean",
     ),
     "unknown key": (
         lambda: ntkest.linearize(lambda p: {"a": p}, ONES, output="b"),
@@ -132,7 +132,11 @@ MAKING = {
     ),
     "a bound method": (lambda: ntkest.linearize(linear().forward, ONES), InvalidTypeError, "pass the module itself"),
     "no params": (lambda: ntkest.linearize(lambda: 1, backend="torch"), InvalidTypeError, "needs the parameters"),
-    "wrong rule": (lambda: ntkest.linearize(Wrong(3, 2), ONES), InconsistentDerivativesError, "disagree"),
+    "wrong rule": (
+        lambda: ntkest.linearize(Wrong(3, 2), torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.5, 9.0]])),
+        InconsistentDerivativesError,
+        "disagree",
+    ),
     "interacting": (
         lambda: ntkest.linearize(nn.Sequential(linear(), nn.BatchNorm1d(2)), torch.eye(3), batch_axis=0),
         InteractingExamplesError,

@@ -61,7 +61,8 @@ def test_gradients_of_an_estimate_agree_with_finite_differences(name, mode, chun
             with torch.no_grad():
                 parameter.sub_(sign * step * direction)
         difference = (ends[0] - ends[1]) / (2 * step)
-        slope = (parameter.grad * direction).sum().item()
+        # The last bias is added behind all that bends, so that J does not depend on it.
+        slope = 0.0 if parameter.grad is None else (parameter.grad * direction).sum().item()
         assert slope == pytest.approx(difference, rel=1e-5, abs=1e-6)
 
 
@@ -123,5 +124,5 @@ def test_works_inside_functional_transforms(mode):
     torch.testing.assert_close(list(found.values()), list(wanted))
 
     many = {name: torch.stack([leaf, 2 * leaf]) for name, leaf in tree.items()}
-    values = torch.func.vmap(loss)(many)
+    values = torch.func.vmap(loss, randomness="same")(many)
     torch.testing.assert_close(values, torch.stack([loss(tree), loss({name: 2 * leaf for name, leaf in tree.items()})]))
