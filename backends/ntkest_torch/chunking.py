@@ -9,13 +9,11 @@ CPU_REVERSE = 2**19
 from chunks, until a chunk of gradients fills the cache; large dense nets run as fast one by one."""
 
 CPU_FORWARD = 2**21
-"""Numbers (of the larger side of J) in a chunk of JVPs on a CPU, for the same reason ..."""
+"""Outputs in a chunk of JVPs on a CPU. A chunk shares the primal pass and the overhead of forward mode, so that it
+pays also where the tangents of the parameters are large, until ..."""
 
-CPU_SHARED = 12
-"""... but at least so many, because a chunk shares the primal pass and the overhead of forward mode ..."""
-
-CPU_MEMORY = 2**25
-"""... unless that takes more than so many numbers."""
+CPU_TANGENTS = 2**25
+"""... they have so many numbers."""
 
 CPU_MOST = 32
 
@@ -29,14 +27,13 @@ def chunk_size(mode: str, count: int, outputs: int, params: int, device: torch.d
     With a convolution on a CPU it is one: batching over probes turns it into a grouped convolution, which is slow.
     The chunks of `count` probes come out about equally large.
     """
-    widest = max(outputs, params)
     if device.type != "cpu":
-        most = ACCELERATOR // widest
+        most = ACCELERATOR // max(outputs, params)
     elif convolves:
         most = 1
     elif mode == "vjp":
         most = min(CPU_MOST, CPU_REVERSE // params)
     else:
-        most = min(CPU_MOST, max(CPU_SHARED, CPU_FORWARD // widest), CPU_MEMORY // widest)
+        most = min(CPU_MOST, CPU_FORWARD // outputs, CPU_TANGENTS // params)
     chunks = -(-count // max(1, most))
     return max(1, -(-count // max(1, chunks)))

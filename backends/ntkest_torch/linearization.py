@@ -116,7 +116,7 @@ class TorchLinearization:
             images = self._reverse.passes(graph, omega.reshape(-1, *self.outputs.shape))
             return tuple(image.reshape(image.shape[0], -1) for image in images)
 
-        return map_chunks(xp, pull, reduce, probes, expand, size)
+        return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
 
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""
@@ -140,7 +140,7 @@ class TorchLinearization:
         self._watch.check()
         point, watch = moved(self._program, self._point, params, self._live)
         J = TorchLinearization(self._program, point, watch, self._route, self._live, self._check)
-        J.epsilon = self.epsilon
+        J.epsilon, J._reverse.away = self.epsilon, True
         if self._check:
             check_finite(xp, J.params, J.param_names, J.outputs)
         return J.finish(self.examples)

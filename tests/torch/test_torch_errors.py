@@ -21,6 +21,7 @@ from ntkest.linearization import (
 )
 
 ONES = torch.ones(4, 3)
+UNEVEN = torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.5, 9.0]])
 
 
 def linear(**kwargs):
@@ -133,7 +134,7 @@ MAKING = {
     "a bound method": (lambda: ntkest.linearize(linear().forward, ONES), InvalidTypeError, "pass the module itself"),
     "no params": (lambda: ntkest.linearize(lambda: 1, backend="torch"), InvalidTypeError, "needs the parameters"),
     "wrong rule": (
-        lambda: ntkest.linearize(Wrong(3, 2), torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.5, 9.0]])),
+        lambda: ntkest.linearize(Wrong(3, 2), UNEVEN),
         InconsistentDerivativesError,
         "disagree",
     ),

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 import ntkest
@@ -163,6 +164,28 @@ def test_without_checks_a_random_model_is_linearized_at_its_first_draw(x):
     draw = J.outputs / x
     torch.testing.assert_close(J.jvp((torch.ones(2, 3, dtype=torch.float64),))[1], (x * draw).reshape(-1))
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def hidden(self, x):
+        return torch.tanh(self.first(x))
+
+    def forward(self, x):
+        return self.last(torch.utils.checkpoint.checkpoint(self.hidden, x, use_reentrant=False))
+
+
+def test_what_a_checkpoint_recomputes_is_at_the_right_place(x):
+    torch.manual_seed(0)
+    module = Checkpointed().double()
+    state = {name: 0.5 * p.detach() for name, p in module.named_parameters()}
+    moved = ntkest.linearize(module, x).at(state)
+    module.load_state_dict(state)
+    plain = nn.Sequential(module.first, nn.Tanh(), module.last)
+    torch.testing.assert_close(maps(moved), maps(ntkest.linearize(plain, x)))
 
 
 class Cautious(nn.Module):
