@@ -1,6 +1,29 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from .batches import linearize_batches
 from .dense import from_jacobian
-from .linearization import Linearization, NTKError, linearize
+from .estimate import Estimate
+from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
+from .probes import Probes
+from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
+from .summary import Summary, summary
 
-__all__ = ["Linearization", "NTKError", "from_jacobian", "linearize"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "Estimate",
+    "Linearization",
+    "NTKError",
+    "Probes",
+    "StaleLinearizationError",
+    "Summary",
+    "alignment",
+    "draw_probes",
+    "effective_rank",
+    "frobenius_norm",
+    "from_jacobian",
+    "linearize",
+    "linearize_batches",
+    "summary",
+    "trace",
+]

@@ -12,6 +12,7 @@ import array_api_compat
 from .linearization import (
     Array,
     Blocks,
+    DeviceMismatchError,
     Expand,
     InvalidTypeError,
     InvalidValueError,
@@ -21,7 +22,11 @@ from .linearization import (
     Reduce,
     ShapeError,
     Tree,
+    as_probes,
+    as_tangents,
+    check_adjoint,
     checked_chunk,
+    eps,
     is_concrete,
     leading,
     map_chunks,
@@ -41,11 +46,15 @@ def from_jacobian(A: Any, output_shape: tuple[int, ...] | None = None) -> Linear
 
     Raises
     ------
-    ShapeError, NonDifferentiableError, NonFiniteError
+    InvalidTypeError, InvalidValueError, ShapeError, DeviceMismatchError, NonDifferentiableError, NonFiniteError
+        If A is no real floating-point matrix, or its blocks do not fit together.
+    InconsistentDerivativesError
+        If the `rmatvec` of a LinearOperator is not the adjoint of its `matvec`.
 
     Notes
     -----
     One JVP or VJP is a product with A or its transpose. `outputs` and `params` are zeros: the primal is not known.
+    A is not copied, so do not write into it afterwards. A LinearOperator without `rmatvec` has the mode "jvp" only.
     """
     if not isinstance(A, Mapping) and hasattr(A, "rmatmat") and hasattr(A, "matmat"):
         return OperatorLinearization(A, output_shape)
@@ -80,12 +89,17 @@ class DenseLinearization:
                 raise ShapeError(f"all blocks need the same number of rows; {name!r} has {block.shape[0]}, not {rows}")
             if not xp.isdtype(block.dtype, "real floating"):
                 raise NonDifferentiableError(f"a Jacobian must be real floating point; {name!r} is {block.dtype}")
+            if array_api_compat.device(block) != array_api_compat.device(first):
+                raise DeviceMismatchError(
+                    f"all blocks need one device; {name!r} is on {array_api_compat.device(block)}, the first on "
+                    f"{array_api_compat.device(first)}"
+                )
         shape = _output_shape(output_shape, rows)
         self.xp = xp
         self.param_names = tuple(blocks)
         self._blocks = tuple(blocks.values())
         device = array_api_compat.device(first)
-        self.outputs = xp.zeros(shape, dtype=first.dtype, device=device)
+        self.outputs = xp.zeros(shape, dtype=xp.result_type(*self._blocks), device=device)
         self.params = tuple(xp.zeros((b.shape[1],), dtype=b.dtype, device=device) for b in self._blocks)
         self.examples = (0, shape[0]) if len(shape) > 1 else None
         peaks = [xp.max(xp.abs(b)) for b in self._blocks]
@@ -95,15 +109,17 @@ class DenseLinearization:
 
     def jvp(self, tangents: Blocks) -> Array:
         """Sum over blocks of v_l A_lᵀ, (k, M)."""
-        products = [v @ a.T for v, a in zip(tangents, self._blocks, strict=True)]
-        total = products[0]
-        for product in products[1:]:
-            total = total + product
+        tangents = as_tangents(self.xp, self.params, self.param_names, tangents)
+        dtype, total = self.outputs.dtype, None
+        for v, block in zip(tangents, self._blocks, strict=True):
+            product = self.xp.astype(v @ block.T, dtype, copy=False)
+            total = product if total is None else total + product
         return total
 
     def vjp(self, cotangents: Array) -> Blocks:
         """ω A_l for each block, (k, P_l)."""
-        return tuple(cotangents @ a for a in self._blocks)
+        cotangents = self._cotangents(cotangents)
+        return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
 
     def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_jvp`."""
@@ -123,6 +139,9 @@ class DenseLinearization:
     def at(self, params: Any) -> DenseLinearization:
         """An explicit Jacobian is the same at all parameters."""
         return self
+
+    def _cotangents(self, cotangents: Array) -> Array:
+        return as_probes(self.xp, (-1, math.prod(self.outputs.shape)), cotangents, "cotangents")
 
 
 class OperatorLinearization(DenseLinearization):
@@ -145,22 +164,29 @@ class OperatorLinearization(DenseLinearization):
         self.outputs = xp.zeros(shape, dtype=dtype)
         self.params = (xp.zeros((columns,), dtype=dtype),)
         self.examples = (0, shape[0]) if len(shape) > 1 else None
-        signs = 1.0 - 2.0 * (xp.arange(columns) % 2)
-        self.exponent = _exponent(float(xp.max(xp.abs(operator.matvec(signs.astype(dtype))))), 1)
+        try:
+            operator.rmatvec(xp.zeros((rows,), dtype=dtype))
+        except NotImplementedError:  # SciPy's word for an operator without an adjoint
+            self.modes = frozenset({"jvp"})
+        self.exponent = check_adjoint(self, eps(xp, self.outputs))
 
     def jvp(self, tangents: Blocks) -> Array:
         """(A vᵀ)ᵀ by ``matmat``."""
-        return self._operator.matmat(tangents[0].T).T.astype(self.outputs.dtype, copy=False)
+        (v,) = as_tangents(self.xp, self.params, self.param_names, tangents)
+        return self.xp.asarray(self._operator.matmat(v.T).T, dtype=self.outputs.dtype)
 
     def vjp(self, cotangents: Array) -> Blocks:
         """(Aᵀ ωᵀ)ᵀ by ``rmatmat``."""
-        return (self._operator.rmatmat(cotangents.T).T.astype(self.outputs.dtype, copy=False),)
+        omega = self._cotangents(cotangents)
+        return (self.xp.asarray(self._operator.rmatmat(omega.T).T, dtype=self.outputs.dtype),)
 
 
 def _output_shape(shape: tuple[int, ...] | None, rows: int) -> tuple[int, ...]:
     if shape is None:
         return (rows,)
-    shape = tuple(int(n) for n in shape)
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise InvalidValueError(f"output_shape= takes a tuple of positive integers, not {shape!r}")
+    shape = tuple(shape)
     if math.prod(shape) != rows:
         raise ShapeError(f"output_shape={shape} has {math.prod(shape)} entries, but the Jacobian has {rows} rows")
     return shape

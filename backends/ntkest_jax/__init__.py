@@ -1,3 +1,12 @@
-"""The ntkest adapter for functions and modules of JAX."""
+"""The ntkest adapter for functions of pytrees and for Flax and Equinox modules, in JAX.
 
-backend = None
+Read in this order: `modules` (what was handed in), `derivatives` (from functions to jaxprs), `passes` (the loop over
+probes), `inspection` (checks), `adapter` (all of it together); `structure` and `cache` keep XLA from compiling twice.
+"""
+
+from .adapter import JaxBackend
+from .linearization import JaxLinearization
+
+__all__ = ["JaxBackend", "JaxLinearization", "backend"]
+
+backend = JaxBackend()

@@ -1,3 +1,7 @@
-"""The ntkest adapter for functions written with HIPS autograd."""
+"""The ntkest adapter for functions written with HIPS autograd (``import autograd.numpy as np``)."""
 
-backend = None
+from .adapter import NumpyBackend, NumpyLinearization
+
+backend = NumpyBackend()
+
+__all__ = ["NumpyBackend", "NumpyLinearization", "backend"]

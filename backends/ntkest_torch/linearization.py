@@ -18,10 +18,10 @@ from ntkest.linearization import (
     InvalidTypeError,
     NonDifferentiableError,
     Reduce,
-    ShapeError,
     Tree,
     UnsupportedModeError,
     as_probes,
+    as_tangents,
     check_adjoint,
     check_finite,
     checked_chunk,
@@ -148,15 +148,11 @@ class TorchLinearization:
     # -- probes in and images out --------------------------------------------------------------------------------
 
     def _push(self, tangents: Any) -> Array:
-        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.params):
-            given = f"{len(tangents)} arrays" if isinstance(tangents, tuple | list) else type(tangents).__name__
-            raise ShapeError(f"tangents are a tuple of {len(self.params)} arrays, one a parameter block; got {given}")
+        checked = as_tangents(xp, self.params, self.param_names, tangents)
         blocks = tuple(
             self._probes(v, p, f"tangents of {name!r}").reshape(-1, *p.shape)
-            for v, p, name in zip(tangents, self.params, self.param_names, strict=True)
+            for v, p, name in zip(checked, self.params, self.param_names, strict=True)
         )
-        if len({v.shape[0] for v in blocks}) > 1:
-            raise ShapeError(f"tangents of all blocks need as many probes; got {[v.shape[0] for v in blocks]}")
         images = self._forward.passes(blocks)
         return images.reshape(images.shape[0], -1)
 

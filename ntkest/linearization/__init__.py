@@ -1,7 +1,7 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
-from .checks import check_adjoint, check_dtypes, check_finite, check_repeatable
-from .chunks import as_probes, checked_chunk, identity, leading, map_chunks, tree_map
+from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable
+from .chunks import as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
     DeviceMismatchError,
@@ -22,7 +22,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, eps, is_concrete, number, scalar_dtype, tolerance
+from .precision import accumulator, beside, eps, is_concrete, number, scalar_dtype, tolerance
 from .protocol import Array, Backend, Blocks, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -52,7 +52,10 @@ __all__ = [
     "UnsupportedModeError",
     "ZeroKernelError",
     "accumulator",
+    "adjoint_probes",
     "as_probes",
+    "as_tangents",
+    "beside",
     "check_adjoint",
     "check_dtypes",
     "check_finite",

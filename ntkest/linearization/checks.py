@@ -21,7 +21,7 @@ from .errors import (
     NotRepeatableError,
 )
 from .precision import number, tolerance
-from .protocol import Array, Linearization
+from .protocol import Array, Blocks, Linearization
 
 
 def check_dtypes(xp: ModuleType, params: Sequence[Array], names: Sequence[str], outputs: Array) -> None:
@@ -70,8 +70,7 @@ def check_adjoint(J: Linearization, epsilon: float) -> int:
     reports. With one mode there is nothing to compare, and only the exponent is found.
     """
     xp = J.xp
-    omega = _signs(xp, (1, math.prod(J.outputs.shape)), J.outputs, stream=0)
-    v = tuple(_signs(xp, (1, math.prod(p.shape)), p, stream=1 + i) for i, p in enumerate(J.params))
+    omega, v = adjoint_probes(xp, J.params, J.outputs)
     largest, products, size = 0.0, [], 0.0
     if "vjp" in J.modes:
         images = J.vjp(omega)
@@ -90,6 +89,12 @@ def check_adjoint(J: Linearization, epsilon: float) -> int:
             "look for a custom derivative rule that is wrong, or a layer that changes state between calls"
         )
     return math.frexp(largest)[1] if largest > 0 else 0
+
+
+def adjoint_probes(xp: ModuleType, params: Sequence[Array], outputs: Array) -> tuple[Array, Blocks]:
+    """The cotangent (1, M) and the tangent ((1, P_1), …) that `check_adjoint` uses, for adapters that compile ahead."""
+    omega = _signs(xp, (1, math.prod(outputs.shape)), outputs, stream=0)
+    return omega, tuple(_signs(xp, (1, math.prod(p.shape)), p, stream=1 + i) for i, p in enumerate(params))
 
 
 def _compare(xp: ModuleType, images: Sequence[Array], probes: Sequence[Array]) -> tuple[float, float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from .errors import InvalidTypeError, InvalidValueError, ShapeError
-from .protocol import Array, Expand, Reduce, Tree
+from .protocol import Array, Blocks, Expand, Reduce, Tree
 
 
 def tree_map(function: Callable[..., Any], *trees: Tree) -> Tree:
@@ -51,9 +52,10 @@ def map_chunks(
     chunk: int,
 ) -> Tree:
     """``reduce(apply(expand(part)))`` for parts of `chunk` probes, concatenated along the first axis."""
-    results = []
-    for start in range(0, leading(probes), chunk):
-        part = tree_map(lambda a: a[start : start + chunk, ...], probes)  # noqa: B023 - called at once
+    count, results = leading(probes), []
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)  # the Array API leaves slices beyond the end undefined
+        part = tree_map(lambda a: a[start:stop, ...], probes)  # noqa: B023 - called at once
         results.append(reduce(apply(part if expand is None else expand(part))))
     if len(results) == 1:
         return results[0]
@@ -70,3 +72,17 @@ def as_probes(xp: ModuleType, shape: tuple[int, ...], array: Array, what: str) -
     if len(array.shape) != 2 or array.shape[1] != shape[1]:
         raise InvalidValueError(f"{what} must have shape (k, {shape[1]}), got {tuple(array.shape)}")
     return array
+
+
+def as_tangents(xp: ModuleType, params: Sequence[Array], names: Sequence[str], tangents: Blocks) -> Blocks:
+    """Check blocks (k, P_l) against the parameters, and say clearly what is wrong."""
+    if not isinstance(tangents, tuple | list) or len(tangents) != len(params):
+        given = f"{len(tangents)}" if isinstance(tangents, tuple | list) else type(tangents).__name__
+        raise ShapeError(f"tangents are a tuple of {len(params)} blocks, one a parameter; got {given}")
+    blocks = tuple(
+        as_probes(xp, (-1, math.prod(param.shape)), block, f"the tangent of {name!r}")
+        for block, param, name in zip(tangents, params, names, strict=True)
+    )
+    if len({block.shape[0] for block in blocks}) > 1:
+        raise ShapeError(f"tangent blocks have different numbers of probes: {[b.shape[0] for b in blocks]}")
+    return blocks

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from array_api_compat import device as device_of
 
 from .errors import TracedValueError
@@ -29,6 +31,20 @@ def accumulator(xp: ModuleType, array: Array) -> Any:
 def scalar_dtype(xp: ModuleType, array: Array) -> Any:
     """The dtype of results about `array`: its own if that is at least float32, else float32."""
     return array.dtype if array.dtype in (xp.float32, getattr(xp, "float64", xp.float32)) else xp.float32
+
+
+def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array:
+    """Host numbers as an array beside `like` (which may be traced, and then has no device), by default in its dtype."""
+    dtype = like.dtype if dtype is None else dtype
+    host = np.asarray(values)
+    name = re.findall(r"\w+", str(dtype))[-1]
+    if name in np.sctypeDict:  # converted on the host, it needs no conversion on the device
+        host, dtype = host.astype(name, copy=False), None
+    try:
+        where = device_of(like)
+    except (AttributeError, TypeError, ValueError):
+        return xp.asarray(host, dtype=dtype)
+    return xp.asarray(host, dtype=dtype, device=where)
 
 
 def tolerance(epsilon: float) -> float:

@@ -3,9 +3,9 @@
 import array_api_compat.torch as xp
 import pytest
 import torch
-from ntkest.testing import check_backend
 
 import ntkest
+from ntkest.testing import check_backend
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

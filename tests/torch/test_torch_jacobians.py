@@ -5,8 +5,7 @@ import torch
 
 import ntkest
 from ntkest.linearization import StaleLinearizationError
-
-from .cases import CASES, explicit
+from tests.torch.cases import CASES, explicit
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

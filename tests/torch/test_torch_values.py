@@ -9,8 +9,7 @@ from torch import nn
 
 import ntkest
 from ntkest.linearization import StaleLinearizationError
-
-from .cases import resnet
+from tests.torch.cases import resnet
 
 
 def mlp(dtype=torch.float64):

@@ -1,0 +1,151 @@
+"""J at a point, for jax: the object that estimators see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkest.linearization import (
+    Array,
+    Blocks,
+    DeviceMismatchError,
+    Expand,
+    Reduce,
+    StaleLinearizationError,
+    Tree,
+    UnsupportedModeError,
+    checked_chunk,
+    identity,
+    leading,
+)
+
+from .cache import Memory, by_value
+from .derivatives import Parts
+from .passes import Pass, default_chunk, run
+
+_functions: Memory[Any] = Memory(256)
+
+
+@dataclass(frozen=True, eq=False)
+class JaxLinearization:
+    """J = ∂f/∂θ of a traced function at concrete or traced parameters. See `ntkest.linearization.Linearization`.
+
+    Everything in it is immutable: the function is a jaxpr, and what it closed over was hoisted and, where it could
+    change, copied. Inside `jax.jit`, `jax.grad` or `jax.vmap` its methods are plain traced code.
+    """
+
+    params: tuple[Array, ...]
+    outputs: Array
+    param_names: tuple[str, ...]
+    examples: tuple[int, int] | None
+    exponent: int
+    passes: dict[str, Pass]
+    consts: dict[str, Parts]
+    refusals: dict[str, str]
+    elsewhere: Callable[[JaxLinearization, Any], JaxLinearization]
+
+    @property
+    def xp(self) -> Any:
+        """The namespace `jax.numpy`."""
+        return jnp
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """The modes that this function has."""
+        return frozenset(self.passes)
+
+    @property
+    def passes_per_jvp(self) -> int:
+        """2 where forward mode is made from two reverse passes (`jax.custom_vjp`), else 1."""
+        return self.passes["jvp"].derivative.passes if "jvp" in self.passes else 1
+
+    def jvp(self, tangents: Blocks) -> Array:
+        """Blocks (k, P_l) to J v, (k, M). Costs a forward and k linear passes."""
+        return self.map_jvp(identity, tuple(tangents))
+
+    def vjp(self, cotangents: Array) -> Blocks:
+        """(k, M) to Jᵀ ω, blocks (k, P_l). Costs a forward and k reverse passes."""
+        images: Blocks = self.map_vjp(identity, cotangents)
+        return images
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_jvp`: one compiled program, in which the primal is computed once."""
+        return self._map("jvp", reduce, probes, expand, chunk)
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_vjp`: one compiled program, in which the primal is computed once."""
+        return self._map("vjp", reduce, probes, expand, chunk)
+
+    def chunk_size(self, mode: str, count: int) -> int:
+        """Probes pushed through together by default: a rule on the jaxpr and the platform, never a stopwatch."""
+        return default_chunk(self._pass(mode), count, self.platform)
+
+    def at(self, params: Any) -> JaxLinearization:
+        """The same function at other parameters. Nothing is traced again unless constants among them differ."""
+        return self.elsewhere(self, params)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`jax.jit(function)`, the same one for equal functions."""
+        compiled: Callable[..., Any] = _functions.get(by_value(function), lambda: jax.jit(function))
+        return compiled
+
+    @property
+    def platform(self) -> str:
+        """Where the parameters live: "cpu", "gpu" or "tpu"."""
+        first = self.params[0]
+        return jax.default_backend() if isinstance(first, jax.core.Tracer) else next(iter(first.devices())).platform
+
+    def _map(self, mode: str, reduce: Reduce, probes: Tree, expand: Expand | None, chunk: int | None) -> Tree:
+        step = self._pass(mode)
+        self._check_alive(mode)
+        probes = jax.tree.map(_as_jax, probes)
+        count = leading(probes)
+        size = checked_chunk(chunk, self.chunk_size(mode, count), count)
+        with same_devices():
+            return run(step, self.consts[mode], self.params, reduce, probes, expand, size, self.platform)
+
+    def _pass(self, mode: str) -> Pass:
+        if mode not in ("jvp", "vjp"):
+            raise UnsupportedModeError(f'there are the modes "jvp" and "vjp", not {mode!r}')
+        if mode not in self.passes:
+            raise UnsupportedModeError(self.refusals[mode])
+        return self.passes[mode]
+
+    def _check_alive(self, mode: str) -> None:
+        held = (*self.params, *self.consts[mode][0], *self.consts[mode][1])
+        if any(not isinstance(a, jax.core.Tracer) and a.is_deleted() for a in held):
+            raise StaleLinearizationError(
+                "a parameter or input was donated or deleted after J was made; make J again, or with copy=True"
+            )
+
+    def replaced(self, **changes: Any) -> JaxLinearization:
+        """A copy with other fields."""
+        return replace(self, **changes)
+
+
+@contextmanager
+def same_devices() -> Iterator[None]:
+    """Turn jax's complaint about arrays on different devices into ours."""
+    try:
+        yield
+    except ValueError as error:
+        if "incompatible devices" not in str(error):
+            raise
+        raise DeviceMismatchError(
+            "parameters, inputs and probes must be on the same devices; move them with jax.device_put. "
+            + str(error).splitlines()[0]
+        ) from error
+
+
+def _as_jax(array: Any) -> Any:
+    if isinstance(array, jax.Array):
+        return array
+    if isinstance(array, np.ndarray):
+        return jnp.asarray(array)
+    raise DeviceMismatchError(f"probes must be jax arrays here, not {type(array).__module__}.{type(array).__name__}")

@@ -1,0 +1,196 @@
+"""Batches of JVPs and VJPs: the loop over probes, and the rule that picks its form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ntkest.linearization import Expand, InvalidTypeError, InvalidValueError, Reduce, ShapeError
+
+from .cache import by_value
+from .derivatives import Derivative, Parts, evaluate, is_traced
+from .structure import primitives
+
+BUDGET = 2**28
+"""Numbers that the images and intermediates of a vectorised chunk may hold, on an accelerator (1 GiB in float32)."""
+
+WIDE = 32
+"""Probes of a vectorised chunk on CPU, where vectorising helps at all."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One mode ("jvp" or "vjp") of a function: its derivative, and the parts that a probe and an image have."""
+
+    mode: str
+    derivative: Derivative
+    probe: tuple[jax.ShapeDtypeStruct, ...]
+    image: tuple[jax.ShapeDtypeStruct, ...]
+
+    def apply(self, consts: Sequence[Any], residuals: Sequence[Any], probes: Sequence[Any]) -> tuple[Any, ...]:
+        """Parts (c, n) of c probes to parts (c, m) of their images."""
+        parts = [
+            jnp.reshape(p, (p.shape[0], *s.shape)).astype(s.dtype) for p, s in zip(probes, self.probe, strict=True)
+        ]
+
+        def single(*probe: Any) -> list[Any]:
+            return evaluate(self.derivative.linear, consts, [*residuals, *probe])
+
+        if parts[0].shape[0] == 1:  # a batch of one costs more than none
+            images = [i[None] for i in single(*(p[0] for p in parts))]
+        else:
+            images = list(jax.vmap(single)(*parts))
+        return tuple(jnp.reshape(i, (i.shape[0], -1)) for i in images)
+
+
+def default_chunk(step: Pass, count: int, platform: str) -> int:
+    """Probes to push through together, by what the program is made of.
+
+    On CPU single passes already fill the cores with dense layers and convolutions, and vectorising only spoils the
+    cache; but the reverse pass of a `scan` adds up each weight's derivative step by step, which a wide chunk batches.
+    """
+    names = primitives(step.derivative.linear)
+    if platform != "cpu":
+        size = sum(math.prod(v.aval.shape) for e in step.derivative.linear.eqns for v in e.outvars)
+        return max(1, min(count, int(BUDGET // max(1, size))))
+    if step.mode == "vjp" and "scan" in names and "conv_general_dilated" not in names:
+        return min(count, WIDE)
+    return 1
+
+
+def stepwise(step: Pass, platform: str) -> bool:
+    """Whether to call one compiled pass again and again: XLA's CPU convolutions lose their threads inside a loop."""
+    return platform == "cpu" and "conv_general_dilated" in primitives(step.derivative.linear)
+
+
+def run(
+    step: Pass,
+    consts: Parts,
+    blocks: Any,
+    reduce: Reduce,
+    probes: Any,
+    expand: Expand | None,
+    chunk: int,
+    platform: str,
+) -> Any:
+    """``reduce(images(expand(part)))`` for parts of `chunk` probes, stacked along the first axis."""
+    if expand is None:  # with it, shapes are known only inside
+        check_shapes(step, probes if step.mode == "jvp" else (probes,))
+    body = _body(step, reduce, expand)
+    one_by_one = stepwise(step, platform)
+    if is_traced(*blocks, *consts[0], *consts[1], *jax.tree.leaves(probes)):
+        return _whole(step, body, chunk, _unrolled if one_by_one else _scanned)(consts, blocks, probes)
+    key = (by_value(reduce), by_value(expand), chunk)
+    if one_by_one:
+        return _loop(step, key, body, chunk, consts, blocks, probes)
+    compiled = step.derivative.compiled
+    return compiled.get(("map", *key), lambda: jax.jit(_whole(step, body, chunk, _scanned)))(consts, blocks, probes)
+
+
+def _body(step: Pass, reduce: Reduce, expand: Expand | None) -> Callable[..., Any]:
+    def body(consts: Any, residuals: Any, part: Any) -> Any:
+        packed = part if expand is None else expand(part)
+        return reduce(_image(step, consts, residuals, packed))
+
+    return body
+
+
+def _image(step: Pass, consts: Any, residuals: Any, packed: Any) -> Any:
+    """Tangents (c, P_1), … to J v (c, M), or cotangents (c, M) to blocks (c, P_1), …."""
+    probes = (packed,) if step.mode == "vjp" else packed
+    check_shapes(step, probes)
+    images = step.apply(consts, residuals, probes)
+    return images if step.mode == "vjp" else images[0]
+
+
+def check_shapes(step: Pass, probes: Any) -> None:
+    """Refuse probes that are not one array (c, n_l) for each part.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError
+    """
+    if not isinstance(probes, tuple | list) or not all(hasattr(p, "shape") for p in probes):
+        raise InvalidTypeError(
+            "vjp takes one array (k, M) of cotangents, jvp a tuple of one array (k, P_l) a parameter; got "
+            f"{type(probes[0] if step.mode == 'vjp' else probes).__name__}"
+        )
+    if len(probes) != len(step.probe):
+        raise ShapeError(f"got {len(probes)} blocks of tangents for {len(step.probe)} parameters")
+    for p, s in zip(probes, step.probe, strict=True):
+        if len(p.shape) != 2 or p.shape[1] != math.prod(s.shape):
+            raise ShapeError(f"probes must have shape (k, {math.prod(s.shape)}), got {tuple(p.shape)}")
+    if len({p.shape[0] for p in probes}) != 1:
+        raise ShapeError(f"all blocks need the same number of probes, got {[p.shape[0] for p in probes]}")
+
+
+def _count(probes: Any) -> int:
+    counts = {a.shape[0] for a in jax.tree.leaves(probes)}
+    if len(counts) != 1 or 0 in counts:
+        raise InvalidValueError(
+            f"probes need one common leading axis of at least one probe, got sizes {sorted(counts)}"
+        )
+    return int(counts.pop())
+
+
+def _residuals(step: Pass) -> Callable[[Any, Any], tuple[Any, ...]]:
+    return lambda consts, blocks: tuple(evaluate(step.derivative.forward, consts, blocks)[1:])
+
+
+def _whole(step: Pass, body: Callable[..., Any], chunk: int, loop: Callable[..., Any]) -> Callable[..., Any]:
+    def whole(consts: Parts, blocks: Any, probes: Any) -> Any:
+        residuals = _residuals(step)(consts[0], blocks)
+        return loop(lambda part: body(consts[1], residuals, part), probes, chunk)
+
+    return whole
+
+
+def _scanned(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
+    count = _count(probes)
+    full = count // chunk * chunk
+    if full == chunk:
+        results = [body(jax.tree.map(lambda a: a[:full], probes))]
+    else:
+        parts = jax.tree.map(lambda a: a[:full].reshape(full // chunk, chunk, *a.shape[1:]), probes)
+        stacked = lax.map(body, parts)
+        results = [jax.tree.map(lambda a: a.reshape(full, *a.shape[2:]), stacked)]
+    if full < count:
+        results.append(body(jax.tree.map(lambda a: a[full:], probes)))
+    return _concatenated(*results)
+
+
+def _unrolled(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
+    starts = range(0, _count(probes), chunk)
+    return _concatenated(*[body(jax.tree.map(lambda a: a[s : s + chunk], probes)) for s in starts])  # noqa: B023
+
+
+def _concatenated(*parts: Any) -> Any:
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def _loop(
+    step: Pass, key: tuple[Any, ...], body: Callable[..., Any], chunk: int, consts: Parts, blocks: Any, probes: Any
+) -> Any:
+    """The primal in one program, every chunk in a second, the stack in a third."""
+    compiled = step.derivative.compiled
+    count = _count(probes)
+
+    def sliced(size: int) -> Callable[..., Any]:
+        def part(consts: Any, residuals: Any, probes: Any, start: Any) -> Any:
+            return body(consts, residuals, jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), probes))
+
+        return jax.jit(part)
+
+    residuals = compiled.get("primal", lambda: jax.jit(_residuals(step)))(consts[0], blocks)
+    results = []
+    for start in range(0, count, chunk):
+        size = min(chunk, count - start)
+        part = compiled.get(("part", size, *key), lambda: sliced(size))  # noqa: B023 - called at once
+        results.append(part(consts[1], residuals, probes, start))
+    return compiled.get("stack", lambda: jax.jit(_concatenated))(*results)

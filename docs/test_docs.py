@@ -1,0 +1,41 @@
+"""Runs what the documentation shows: the Python blocks of each page, in order, and each example script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+SCRIPTS = sorted((DOCS / "examples").glob("*.py"))
+
+
+def program(page: Path) -> str:
+    """The Python blocks of a page, each on the lines where the page has it, so that errors point there."""
+    lines, running = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        fence = line.strip().startswith("```")
+        lines.append(line if running and not fence else "")
+        if fence:
+            running = not running and line.strip() == "```python"
+    return "\n".join(lines)
+
+
+def run(script: Path, folder: Path) -> None:
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{script.name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if program(p).strip()], ids=lambda p: p.name)
+def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / f"{page.name}.py"
+    script.write_text(program(page), encoding="utf-8")
+    run(script, tmp_path)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_an_example_runs(script: Path, tmp_path: Path) -> None:
+    run(script, tmp_path)

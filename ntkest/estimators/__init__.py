@@ -1,0 +1,15 @@
+"""Estimators of the moments of K, one a file."""
+
+from .exact import EXACT
+from .hutchinson import Hutchinson
+from .hutchpp import HUTCHPP, HUTCHPP_JV
+from .onesided import FORWARD, REVERSE
+from .problem import Counted, Estimator, Key, Moment, Problem
+
+ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
+"""Estimators that sample, by the name that ``method=`` takes."""
+
+METHODS = ("auto", EXACT.name, *ESTIMATORS)
+"""All values of ``method=``."""
+
+__all__ = ["ESTIMATORS", "EXACT", "FORWARD", "METHODS", "REVERSE", "Counted", "Estimator", "Key", "Moment", "Problem"]

@@ -1,0 +1,209 @@
+"""Hutch++: the dominant subspace exactly, the rest by one-sided probes.
+
+With an orthonormal Q (M×k) that captures the range of K, P = I - QQᵀ, and probes ω:
+
+* tr K = ‖JᵀQ‖_F² + E‖JᵀPω‖²;
+* ⟨K₁, K₂⟩ = 2⟨K₁Q, K₂Q⟩ - ⟨QᵀK₁Q, QᵀK₂Q⟩ + ⟨PK₁P, PK₂P⟩, the last term being the mean over i ≠ j of
+  ⟨J₁ᵀPω_i, J₁ᵀPω_j⟩ ⟨J₂ᵀPω_i, J₂ᵀPω_j⟩; with K₁ = K₂ that is ‖K‖_F².
+
+``hutch++`` takes Q = orth(KS) and pays 3k + l passes for a trace; ``hutch++jv`` takes Q = orth(JV), at 2k + l. Both
+pay k more for norms and products. Given Q every term is unbiased. With several kernels Q has an equal share of
+columns from each. Prefer it where the spectrum decays fast and the budget is not small.
+
+Reference: Meyer, Musco, Musco, Woodruff, "Hutch++: optimal stochastic trace estimation", SOSA 2021, Algorithm 1. The
+one-sided remainder, the range from JV and the form for norms and products use K = JJᵀ and are not in the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..linearization import Array, leading, scalar_dtype
+from ..probes import (
+    SKETCH,
+    TANGENT_SKETCH,
+    Probes,
+    cotangent_expander,
+    draw_cotangents,
+    draw_tangents,
+    tangent_expander,
+)
+from .hutchinson import apply_kernel
+from .images import OutputImages, row_gram
+from .onesided import REVERSE
+from .problem import Key, Moment, Problem, target_moments
+
+
+@dataclass(frozen=True)
+class State:
+    """The subspace, what is known on it, and the one-sided run on its complement."""
+
+    basis: Array
+    """Qᵀ, (k, M)."""
+    norms: tuple[Array, ...]
+    """For each kernel ‖J_lᵀQ‖_F² (rows,)."""
+    images: tuple[tuple[Array, ...], ...] | None
+    """For each kernel K Q as (k, M) for the whole and each part; None where only traces are wanted."""
+    signs: Array
+    """Bits of the remainder's probes."""
+    remainder: Any
+    """State of the one-sided estimator on the complement."""
+    targets: dict[Key, Moment]
+
+
+@dataclass(frozen=True)
+class HutchPP:
+    """Both forms; `sketch` says whether the range is taken of KS or of JV."""
+
+    name: str
+    sketch: str
+    fewest: int = 4
+    modes: frozenset[str] = frozenset({"vjp", "jvp"})
+
+    def passes(self, problem: Problem, samples: int) -> int:
+        """For k = l = `samples`."""
+        return samples * self._each(problem) + problem.targets
+
+    def samples(self, problem: Problem, passes: int) -> int:
+        """The k = l that `passes` pay for."""
+        return (passes - problem.targets) // self._each(problem)
+
+    def growth(self, problem: Problem, have: int, want: int) -> int:
+        """Passes from `have` to `want` samples: the remainder is run anew on the smaller complement."""
+        return self.passes(problem, want) - self.passes(problem, have) + have * len(problem.kernels)
+
+    def _each(self, problem: Problem) -> int:
+        jvps = [kernel.J.passes_per_jvp for kernel in problem.kernels]
+        kernels = len(jvps)
+        # one column of Q costs one sketch by one of the kernels, which take turns
+        sketch = max(jvps) + (1 if self.sketch == "KS" else 0)
+        onto = kernels + (sum(jvps) * problem.groups.count if _pairs(problem) else 0)
+        return sketch + onto + kernels
+
+    def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
+        """Signs for the remainder, and for the sketch."""
+        first = problem.kernels[0].J
+        signs = draw_cotangents(first, seed, start, stop)
+        if self.sketch == "KS":
+            return Probes(cotangents=signs, sketch=draw_cotangents(first, seed, start, stop, SKETCH))
+        drawn = (draw_tangents(k.J, seed, start, stop, a, TANGENT_SKETCH) for a, k in enumerate(problem.kernels))
+        return Probes(cotangents=signs, tangent_sketch=tuple(drawn))
+
+    def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
+        """Add columns to Q, and run the remainder on its complement."""
+        xp = problem.xp
+        columns = self._range(problem, probes, 0 if state is None else state.basis.shape[0])
+        basis = _orthonormalise(xp, None if state is None else state.basis, columns, problem.size)
+        norms, images = _project(problem, basis)
+        signs = probes.cotangents
+        if state is None:
+            targets = target_moments(problem)
+        else:
+            targets = state.targets
+            basis = xp.concat([state.basis, basis], axis=0)
+            norms = tuple(old + new for old, new in zip(state.norms, norms, strict=True))
+            if images is not None and state.images is not None:
+                images = tuple(
+                    tuple(xp.concat([o, n], axis=0) for o, n in zip(old, new, strict=True))
+                    for old, new in zip(state.images, images, strict=True)
+                )
+            signs = xp.concat([state.signs, signs], axis=0)
+        rest = _without_targets(problem)
+        remainder = REVERSE.extend(rest, None, Probes(cotangents=_complement(problem, signs, basis)))
+        return State(basis, norms, images, signs, remainder, targets)
+
+    def _range(self, problem: Problem, probes: Probes, start: int) -> Array:
+        """Columns, as rows (k, M), of KS or JV; column i is by kernel (start + i) mod the number of kernels."""
+        xp, turns = problem.xp, len(problem.kernels)
+        pieces = []
+        for a, kernel in enumerate(problem.kernels):
+            mine = slice((a - start) % turns, None, turns)
+            if self.sketch == "KS":
+                assert probes.sketch is not None
+                bits = probes.sketch[mine, ...]
+                if bits.shape[0]:
+                    whole = replace(problem, groups=replace(problem.groups, names=()))
+                    pieces.append(apply_kernel(whole, a, bits)[1][0])
+            else:
+                assert probes.tangent_sketch is not None
+                blocks = tuple(block[mine, ...] for block in probes.tangent_sketch[a])
+                if blocks[0].shape[0]:
+                    expand = tangent_expander(kernel.J, problem.exponents[a])
+                    reduce = OutputImages(xp, problem.centre)
+                    pieces.append(kernel.map_jvp(reduce, blocks, expand, leading(blocks)))
+        return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=0)
+
+    def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
+        """The exact parts plus what the remainder averages."""
+        found = dict(state.targets)
+        for key, rest in REVERSE.moments(_without_targets(problem), state.remainder).items():
+            offset = state.norms[key[1]] if key[0] == "trace" else _known(problem, state, key[1], key[-1])
+            assert rest.replicates is not None
+            found[key] = Moment(offset + rest.value, offset[None, :] + rest.replicates, offset)
+        return found
+
+
+HUTCHPP = HutchPP("hutch++", "KS")
+HUTCHPP_JV = HutchPP("hutch++jv", "JV")
+
+
+def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[tuple[Array, ...], ...] | None]:
+    """‖J_lᵀQ‖_F² for all kernels, and KQ where products are wanted."""
+    xp, cotangents = problem.xp, _as_cotangents(problem, basis)
+    if _pairs(problem):
+        both = [apply_kernel(problem, a, cotangents) for a in range(len(problem.kernels))]
+        return tuple(xp.sum(norms, axis=0) for norms, _ in both), tuple(images for _, images in both)
+    count = leading(basis)
+    norms = []
+    for a, kernel in enumerate(problem.kernels):
+        ready, expand = problem.cotangents(a, cotangents)
+        rows = kernel.map_vjp(problem.parameter_norms(a), ready, expand, count)
+        norms.append(xp.sum(problem.whole_and_parts(rows, 1), axis=0))
+    return tuple(norms), None
+
+
+def _known(problem: Problem, state: State, a: int, b: int) -> Array:
+    """2⟨K_aQ, K_bQ⟩ - ⟨QᵀK_aQ, QᵀK_bQ⟩, (rows,)."""
+    xp = problem.xp
+    assert state.images is not None
+    gram = row_gram(problem, a, "jvp")
+    basis = (state.basis,) * problem.rows
+    left, right = state.images[a], state.images[b]
+    inner = xp.sum(xp.linalg.diagonal(gram(left, right)), axis=1)
+    small = gram(left, basis)
+    other = small if a == b else gram(right, basis)
+    return 2.0 * inner - xp.sum(small * other, axis=(1, 2))
+
+
+def _orthonormalise(xp: Any, old: Array | None, columns: Array, size: int) -> Array:
+    """New orthonormal rows that extend `old`, from the rows of `columns`; no more in all than the space has.
+
+    Householder QR of [Q_old, Y] returns Q_old (up to sign) and then directions orthogonal to it to
+    rounding, also where Y adds nothing new.
+    """
+    columns = xp.astype(columns, scalar_dtype(xp, columns), copy=False)
+    have = 0 if old is None else old.shape[0]
+    columns = columns[: size - have, :]
+    stack = columns if old is None else xp.concat([old, columns], axis=0)
+    q, _ = xp.linalg.qr(stack.T)
+    return q.T[have:, :]
+
+
+def _complement(problem: Problem, signs: Array, basis: Array) -> Array:
+    """Cotangents P H ω, (l, M)."""
+    omega = cotangent_expander(problem.kernels[0].J, 0, problem.centre)(signs)
+    wide = problem.xp.astype(omega, basis.dtype, copy=False)
+    return _as_cotangents(problem, wide - (wide @ basis.T) @ basis)
+
+
+def _as_cotangents(problem: Problem, rows: Array) -> Array:
+    return problem.xp.astype(rows, problem.kernels[0].J.outputs.dtype, copy=False)
+
+
+def _without_targets(problem: Problem) -> Problem:
+    return replace(problem, needs=frozenset(key for key in problem.needs if key[0] != "target"))
+
+
+def _pairs(problem: Problem) -> bool:
+    return problem.wants("square") or problem.wants("cross")

@@ -1,0 +1,233 @@
+"""What an estimator works on: one or more kernels on the same outputs, and the moments that are wanted of them.
+
+Every quantity of ntkest is a function of four kinds of *moment*:
+
+=====================  ==================================================================
+("trace", a)           tr K_a
+("square", a)          ‖K_a‖_F²
+("cross", a, b)        ⟨K_a, K_b⟩_F, a < b
+("target", a)          yᵀ K_a y / ‖y‖²
+=====================  ==================================================================
+
+With centring, K stands for HKH throughout. All are kept for images scaled by 2**-e_a (`Problem.exponents`), so that
+they fit float32 whatever the scale of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+from ..linearization import Array, Expand, Linearization, Reduce, Tree
+from ..probes import Centre, Probes, cotangent_expander, probe_exponent
+from ..tangents import Gram, Groups, SquareNorms
+
+Key = tuple[Any, ...]
+"""The name of a moment, as in the table above."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An array-only function with its static arguments: hashable by value, as compilers ask."""
+
+    function: Callable[..., Any]
+    static: tuple[Any, ...]
+
+    def __call__(self, *arrays: Any) -> Any:
+        """The function of the rest of its arguments."""
+        return self.function(*self.static, *arrays)
+
+
+class Counted:
+    """A linearization that counts the probes pushed through it."""
+
+    def __init__(self, J: Linearization, chunk: int | None = None) -> None:
+        self.J = J
+        self.chunk = chunk
+        self.n_jvp = 0
+        self.n_vjp = 0
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
+        """`Linearization.map_jvp` of `count` probes."""
+        self.n_jvp += count
+        return self.J.map_jvp(reduce, probes, expand=expand, chunk=self.chunk)
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
+        """`Linearization.map_vjp` of `count` probes."""
+        self.n_vjp += count
+        return self.J.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, compiled where the backend can do that."""
+        compiler = getattr(self.J, "compile", None)
+        return function if compiler is None else compiler(function)
+
+    @property
+    def passes(self) -> int:
+        """AD passes so far; a JVP made of two VJPs counts two."""
+        return self.n_vjp + self.n_jvp * self.J.passes_per_jvp
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An estimate of one moment, whole first and then by part."""
+
+    value: Array
+    """(rows,): rows is 1, or 1 + parts."""
+    replicates: Array | None = None
+    """(m, rows): the estimate without probe i; None where the value is exact."""
+    offset: Array | float = 0.0
+    """(rows,): the part of the value that is exact; the rest is an average over probes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Kernels, targets and wanted moments."""
+
+    kernels: tuple[Counted, ...]
+    groups: Groups
+    needs: frozenset[Key]
+    target: Array | None = None
+    """(1, M): the targets, flattened, centred if asked, scaled to entries near 1; in the dtype of the outputs."""
+    target_norm: Array | None = None
+    """(): squared norm of `target`."""
+    centre: Centre | None = None
+    memory: int = 2**31
+    exponents: tuple[int, ...] = field(default=())
+
+    @staticmethod
+    def of(kernels: tuple[Counted, ...], **settings: Any) -> Problem:
+        """A problem with the exponents that its linearizations ask for."""
+        return Problem(kernels, exponents=tuple(probe_exponent(k.J) for k in kernels), **settings)
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace."""
+        return self.kernels[0].J.xp
+
+    def compiled(self, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+        """`function` with its first arguments, hashable by value, fixed; compiled where the backend can do that."""
+        return self.kernels[0].compile(Bound(function, static))
+
+    @property
+    def size(self) -> int:
+        """M, the number of outputs."""
+        return math.prod(self.kernels[0].J.outputs.shape)
+
+    @property
+    def rows(self) -> int:
+        """Length of every moment: the whole, and the parts if there are any."""
+        return 1 + len(self.groups.names)
+
+    @property
+    def targets(self) -> int:
+        """Passes that exact target moments cost: one VJP a kernel, where there are VJPs."""
+        return sum(key[0] == "target" for key in self.needs) if self.has("vjp") else 0
+
+    @property
+    def passes(self) -> int:
+        """AD passes spent so far on all kernels."""
+        return sum(kernel.passes for kernel in self.kernels)
+
+    def parameters(self, a: int) -> int:
+        """P, the number of parameters of kernel a."""
+        return sum(math.prod(p.shape) for p in self.kernels[a].J.params)
+
+    def has(self, mode: str) -> bool:
+        """Whether all kernels offer a mode, "jvp" or "vjp"."""
+        return all(mode in kernel.J.modes for kernel in self.kernels)
+
+    def wants(self, kind: str) -> bool:
+        """Whether a moment of this kind is wanted."""
+        return any(key[0] == kind for key in self.needs)
+
+    def part_of(self, a: int) -> tuple[int, ...]:
+        """For each parameter block of kernel a, its part."""
+        return self.groups.part_of if self.groups.names else (0,) * len(self.kernels[a].J.params)
+
+    def cotangents(self, a: int, probes: Array) -> tuple[Array, Expand | None]:
+        """What `map_vjp` of kernel a takes: packed signs and how to expand them, or ready cotangents, scaled."""
+        if self.xp.isdtype(probes.dtype, "real floating"):
+            ready = probes if self.centre is None else self.centre(self.xp, probes)
+            return ready * 2.0 ** -self.exponents[a], None
+        return probes, cotangent_expander(self.kernels[a].J, self.exponents[a], self.centre)
+
+    def parameter_gram(self, a: int) -> Gram:
+        """Inner products of parameter-side images of kernel a, by part."""
+        return Gram(self.xp, self.part_of(a), self.groups.count)
+
+    def parameter_norms(self, a: int) -> SquareNorms:
+        """Squared norms of parameter-side images of kernel a, by part."""
+        return SquareNorms(self.xp, self.part_of(a), self.groups.count)
+
+    def whole_and_parts(self, parts: Array, axis: int) -> Array:
+        """Put the sum over parts before the parts, where they are wanted side by side."""
+        return whole_and_parts(self.xp, bool(self.groups.names), parts, axis)
+
+
+class Estimator(Protocol):
+    """One way to estimate moments. Stateless; what was spent lives in the state that `extend` returns."""
+
+    @property
+    def name(self) -> str:
+        """As ``method=`` takes it."""
+        ...
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """The AD modes that it needs."""
+        ...
+
+    @property
+    def fewest(self) -> int:
+        """The least number of samples that give a value and an error bar."""
+        ...
+
+    def passes(self, problem: Problem, samples: int) -> int:
+        """AD passes that `samples` samples cost from scratch."""
+        ...
+
+    def samples(self, problem: Problem, passes: int) -> int:
+        """The number of samples that `passes` pay for."""
+        ...
+
+    def growth(self, problem: Problem, have: int, want: int) -> int:
+        """AD passes from `have` to `want` samples."""
+        ...
+
+    def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
+        """Probes start … stop-1."""
+        ...
+
+    def extend(self, problem: Problem, state: Any, probes: Probes) -> Any:
+        """Push probes through the kernels; `state` is None at first."""
+        ...
+
+    def moments(self, problem: Problem, state: Any) -> dict[Key, Moment]:
+        """The wanted moments from everything spent so far."""
+        ...
+
+
+def target_moments(problem: Problem) -> dict[Key, Moment]:
+    """yᵀKy/‖y‖², exact with one VJP a kernel."""
+    moments: dict[Key, Moment] = {}
+    for a, kernel in enumerate(problem.kernels):
+        if ("target", a) in problem.needs:
+            assert problem.target is not None
+            cotangent = problem.target * 2.0 ** -problem.exponents[a]
+            norms = kernel.map_vjp(problem.parameter_norms(a), cotangent, None, 1)
+            share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
+            moments["target", a] = Moment(share(norms, problem.target_norm))
+    return moments
+
+
+def whole_and_parts(xp: ModuleType, named: bool, parts: Array, axis: int) -> Array:
+    """Put the sum over parts before the parts, where they are wanted side by side."""
+    return xp.concat([xp.sum(parts, axis=axis, keepdims=True), parts], axis=axis) if named else parts
+
+
+def _share(xp: ModuleType, named: bool, norms: Array, target_norm: Array) -> Array:
+    return whole_and_parts(xp, named, norms, 1)[0, :] / target_norm

@@ -1,0 +1,31 @@
+"""Plots of numbers with intervals. Matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .linearization import MissingBackendError
+
+
+def axes_or_new(ax: Any, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)) -> Any:
+    """`ax` if given, else the axes of a new figure."""
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingBackendError("plots need matplotlib: python -m pip install 'ntkest[app]'") from error
+    return plt.subplots(rows, columns, figsize=size, layout="constrained")[1]
+
+
+def interval_chart(values: Mapping[str, tuple[float, float, float]], title: str, ax: Any = None) -> Any:
+    """One dot with a horizontal bar from low to high for each name, the first at the top. Returns the axes."""
+    ax = axes_or_new(ax, size=(6.4, 1.2 + 0.32 * len(values)))
+    for row, (value, low, high) in enumerate(values.values()):
+        ax.errorbar(value, row, xerr=[[value - low], [high - value]], fmt="o", color="C0", capsize=3)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.invert_yaxis()
+    ax.set_xlabel(title)
+    ax.grid(axis="x", alpha=0.3)
+    return ax

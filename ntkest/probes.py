@@ -1,0 +1,157 @@
+"""Seeded sign probes: the same numbers on every backend, in any chunking, after any resume.
+
+The Array API has no random numbers. Signs come from NumPy's Philox counter generator, keyed by (seed, stream) and
+counted by (probe, block), so that probe i of a seed never depends on how many probes were drawn
+before it. They travel as packed bits, an eighth of a byte a sign, and are expanded on the device
+inside the adapter's loop.
+
+Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .linearization import Array, InvalidTypeError, InvalidValueError, Linearization, beside
+
+COTANGENTS, TANGENTS, SKETCH, TANGENT_SKETCH = range(4)
+"""Kinds of stream. Stream ``kind + 4 * i`` belongs to the i-th linearization; cotangents are shared by all."""
+
+
+class Probes(NamedTuple):
+    """Packed sign probes. A plain tuple of arrays, so that frameworks take it as an argument of jitted functions.
+
+    Axis 0 runs over probes, axis 1 over bytes, 8 signs a byte, least significant bit first; bit 1 means -1.
+    """
+
+    cotangents: Array | None = None
+    """(m, ⌈M/8⌉): probes of the outputs, shared by all linearizations."""
+    tangents: tuple[tuple[Array, ...], ...] | None = None
+    """For each linearization, for each of its blocks, (m, ⌈P_l/8⌉): probes of the parameters."""
+    sketch: Array | None = None
+    """(k, ⌈M/8⌉): the sketching matrix S of Hutch++."""
+    tangent_sketch: tuple[tuple[Array, ...], ...] | None = None
+    """For each linearization and block, (k, ⌈P_l/8⌉): the sketching matrix V of the 2k+l form of Hutch++."""
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The projector H that removes the mean over `axes` from arrays of `shape`, acting on rows (c, M)."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def __call__(self, xp: ModuleType, rows: Array) -> Array:
+        """Rows (c, M) with their means over `axes` taken away."""
+        if not self.shape:
+            return rows - rows
+        block = xp.reshape(rows, (rows.shape[0], *self.shape))
+        block = block - xp.mean(block, axis=tuple(axis + 1 for axis in self.axes), keepdims=True)
+        return xp.reshape(block, rows.shape)
+
+
+@dataclass(frozen=True)
+class SignCotangents:
+    """Expands packed bits (c, ⌈M/8⌉) to cotangents (c, M): ω · 2**-exponent, centred if asked."""
+
+    xp: ModuleType
+    size: int
+    dtype: Any
+    exponent: int
+    centre: Centre | None = None
+
+    def __call__(self, bits: Array) -> Array:
+        """Expand a chunk."""
+        signs = _expand(self.xp, bits, self.size, self.dtype, self.exponent)
+        return signs if self.centre is None else self.centre(self.xp, signs)
+
+
+@dataclass(frozen=True)
+class SignTangents:
+    """Expands packed bits to tangent blocks v · 2**-exponent; zero outside the blocks in `only`."""
+
+    xp: ModuleType
+    sizes: tuple[int, ...]
+    dtypes: tuple[Any, ...]
+    exponent: int
+    only: frozenset[int] | None = None
+
+    def __call__(self, bits: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Expand a chunk."""
+        return tuple(
+            _expand(self.xp, block, size, dtype, self.exponent)
+            if self.only is None or index in self.only
+            else beside(self.xp, np.zeros((block.shape[0], size), np.float32), block, dtype)
+            for index, (block, size, dtype) in enumerate(zip(bits, self.sizes, self.dtypes, strict=True))
+        )
+
+
+def cotangent_expander(J: Linearization, exponent: int, centre: Centre | None = None) -> SignCotangents:
+    """How sign cotangents of J are made from bits."""
+    return SignCotangents(J.xp, math.prod(J.outputs.shape), J.outputs.dtype, exponent, centre)
+
+
+def tangent_expander(J: Linearization, exponent: int, only: frozenset[int] | None = None) -> SignTangents:
+    """How sign tangents of J are made from bits."""
+    sizes = tuple(math.prod(p.shape) for p in J.params)
+    return SignTangents(J.xp, sizes, tuple(p.dtype for p in J.params), exponent, only)
+
+
+def probe_exponent(J: Linearization) -> int:
+    """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly."""
+    limit = min(int(math.log2(float(J.xp.finfo(a.dtype).max))) for a in (J.outputs, *J.params)) - 4
+    lowest = min(int(-math.log2(float(J.xp.finfo(a.dtype).smallest_normal))) for a in (J.outputs, *J.params)) - 4
+    return max(-limit, min(lowest, J.exponent))
+
+
+def draw_cotangents(J: Linearization, seed: int, start: int, stop: int, kind: int = COTANGENTS) -> Array:
+    """Bits of probes start … stop-1 of the outputs, on the device of J."""
+    return beside(J.xp, _draw(seed, kind, start, stop, 0, math.prod(J.outputs.shape)), J.outputs, J.xp.uint8)
+
+
+def draw_tangents(
+    J: Linearization, seed: int, start: int, stop: int, which: int = 0, kind: int = TANGENTS
+) -> tuple[Array, ...]:
+    """Bits of probes start … stop-1 of the parameters of J, which is linearization number `which`."""
+    return tuple(
+        beside(J.xp, _draw(seed, kind + 4 * which, start, stop, block, math.prod(p.shape)), p, J.xp.uint8)
+        for block, p in enumerate(J.params)
+    )
+
+
+def check_seed(seed: Any) -> int:
+    """`seed` if it is an integer that fits the generator's 64-bit key."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise InvalidTypeError(f"seed= takes an integer, not {seed!r}")
+    if not 0 <= seed < 2**64:
+        raise InvalidValueError(f"seed= takes an integer from 0 to 2**64 - 1, not {seed}")
+    return int(seed)
+
+
+def _draw(seed: int, stream: int, start: int, stop: int, block: int, count: int) -> np.ndarray:
+    """Packed bits (stop - start, ⌈count/8⌉) of one block."""
+    width = -(-count // 8)
+    words = -(-count // 64)
+    bits = np.empty((stop - start, width), dtype=np.uint8)
+    for row, probe in enumerate(range(start, stop)):
+        generator = np.random.Philox(key=[seed, stream], counter=[0, 0, block, probe])
+        bits[row] = generator.random_raw(words).astype("<u8").view(np.uint8)[:width]
+    return bits
+
+
+_TABLE = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(float)
+"""(256, 8): the eight signs of each byte."""
+
+
+def _expand(xp: ModuleType, bits: Array, size: int, dtype: Any, exponent: int) -> Array:
+    """Signs (c, size) scaled by 2**-exponent, from bits (c, ⌈size/8⌉)."""
+    table = beside(xp, np.ldexp(_TABLE, -exponent), bits, dtype)
+    rows, width = bits.shape
+    index = xp.astype(xp.reshape(bits, (rows * width,)), xp.int32)
+    signs = xp.reshape(xp.take(table, index, axis=0), (rows, 8 * width))
+    return signs[:, :size]

@@ -1,0 +1,133 @@
+"""Parameter-side block vectors: which blocks make a layer, inner products, and norms.
+
+A batch of k parameter vectors is a tuple of arrays (k, P_l). Nothing is flattened to (k, P): inner products are sums
+over blocks, so layers come apart for free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from .linearization import Array, Blocks, InvalidValueError, accumulator, scalar_dtype
+
+SLICE = 2**16
+"""Columns of a block that are multiplied in its own dtype before the sum goes on in the accumulator's."""
+
+ROW_BY_ROW = 2**12
+"""From this many columns on, norms go row by row: one-dimensional products need no temporary of the block's size."""
+
+MOST_SLICES = 64
+"""Past this many slices a block is cut into larger ones, to keep traced programs small."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Parts of the parameters that are reported side by side: none, one a layer, or one a parameter."""
+
+    names: tuple[str, ...]
+    """One name a part; empty when only the whole is wanted."""
+    part_of: tuple[int, ...]
+    """For each parameter block the part that it belongs to."""
+
+    @property
+    def count(self) -> int:
+        """The number of parts, 1 when only the whole is wanted."""
+        return max(1, len(self.names))
+
+    def blocks(self, part: int) -> frozenset[int]:
+        """Indices of the blocks of a part."""
+        return frozenset(block for block, owner in enumerate(self.part_of) if owner == part)
+
+
+def group_parameters(names: Sequence[str], by: str | None) -> Groups:
+    """Parts of parameters with these dotted names.
+
+    ``by="layer"`` puts together what shares everything before the last dot ("0.weight" and "0.bias" make
+    "0"); a name without a dot is a layer of its own. ``by="parameter"`` keeps every block apart.
+    """
+    if by is None:
+        return Groups((), (0,) * len(names))
+    if by == "parameter":
+        return Groups(tuple(names), tuple(range(len(names))))
+    if by != "layer":
+        raise InvalidValueError(f"by= takes None, 'layer' or 'parameter', not {by!r}")
+    owners = [name.rpartition(".")[0] or name for name in names]
+    layers = tuple(dict.fromkeys(owners))
+    return Groups(layers, tuple(layers.index(owner) for owner in owners))
+
+
+@dataclass(frozen=True)
+class SquareNorms:
+    """Maps images, blocks (c, P_l) or one array (c, M), to their squared norms by part, (c, parts)."""
+
+    xp: ModuleType
+    part_of: tuple[int, ...]
+    parts: int
+
+    def __call__(self, images: Blocks | Array) -> Array:
+        """Squared norms of a chunk of images."""
+        blocks = images if isinstance(images, tuple) else (images,)
+        sums: list[Array | None] = [None] * self.parts
+        for block, part in zip(blocks, self.part_of, strict=True):
+            square = _square_norms(self.xp, block)
+            so_far = sums[part]
+            sums[part] = square if so_far is None else so_far + square
+        return self.xp.stack(sums, axis=1)
+
+
+@dataclass(frozen=True)
+class Gram:
+    """Maps two batches of images with a and b rows to their inner products by part, (parts, a, b)."""
+
+    xp: ModuleType
+    part_of: tuple[int, ...]
+    parts: int
+
+    def __call__(self, left: Blocks | Array, right: Blocks | Array) -> Array:
+        """Inner products ⟨left_i, right_j⟩ by part."""
+        lefts = left if isinstance(left, tuple) else (left,)
+        rights = right if isinstance(right, tuple) else (right,)
+        sums: list[Array | None] = [None] * self.parts
+        for a, b, part in zip(lefts, rights, self.part_of, strict=True):
+            product = _products(self.xp, a, b)
+            so_far = sums[part]
+            sums[part] = product if so_far is None else so_far + product
+        return self.xp.stack(sums, axis=0)
+
+
+def _slices(size: int) -> list[slice]:
+    width = max(SLICE, -(-size // MOST_SLICES))
+    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
+
+
+def _square_norms(xp: ModuleType, block: Array) -> Array:
+    """(c, n) to (c,): products in the block's dtype, at least float32, sums of slices in the accumulator's."""
+    total, working = accumulator(xp, block), scalar_dtype(xp, block)
+    if block.shape[1] < ROW_BY_ROW:
+        wide = xp.astype(block, working, copy=False)
+        return xp.astype(xp.vecdot(wide, wide), total)
+    rows = []
+    for row in range(block.shape[0]):
+        line = xp.astype(block[row, :], working, copy=False)
+        rows.append(_add([xp.astype(xp.vecdot(line[s], line[s]), total) for s in _slices(block.shape[1])]))
+    return xp.stack(rows, axis=0)
+
+
+def _products(xp: ModuleType, left: Array, right: Array) -> Array:
+    """(a, n), (b, n) to (a, b), in the same precisions as the norms."""
+    total, working = accumulator(xp, left), scalar_dtype(xp, left)
+    parts = []
+    for s in _slices(left.shape[1]):
+        a, b = xp.astype(left[:, s], working, copy=False), xp.astype(right[:, s], working, copy=False)
+        parts.append(xp.astype(a @ b.T, total))
+    return _add(parts)
+
+
+def _add(parts: Sequence[Array]) -> Array:
+    """Pairwise sum, which keeps float32's digits where there is no float64."""
+    terms = list(parts)
+    while len(terms) > 1:
+        terms = [terms[i] + terms[i + 1] if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
+    return terms[0]

@@ -1,0 +1,126 @@
+"""What a kernel can be aligned with: another linearization, targets, or labels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from .linearization import (
+    Array,
+    DeviceMismatchError,
+    InvalidTypeError,
+    InvalidValueError,
+    Linearization,
+    NonDifferentiableError,
+    NonFiniteError,
+    ShapeError,
+    ZeroKernelError,
+    beside,
+    is_concrete,
+    number,
+    scalar_dtype,
+)
+from .probes import Centre
+
+
+def is_linearization(thing: Any) -> bool:
+    """Whether `thing` follows the protocol."""
+    return hasattr(thing, "map_vjp") and hasattr(thing, "map_jvp") and hasattr(thing, "outputs")
+
+
+def check_same_outputs(J: Linearization, other: Linearization) -> None:
+    """Refuse two linearizations whose kernels are not on the same output space."""
+    if J.xp is not other.xp:
+        raise DeviceMismatchError(
+            f"the linearizations come from different frameworks: {J.xp.__name__} and {other.xp.__name__}"
+        )
+    if tuple(J.outputs.shape) != tuple(other.outputs.shape):
+        raise ShapeError(
+            f"the kernels are on different outputs: {tuple(J.outputs.shape)} and {tuple(other.outputs.shape)}"
+        )
+    _check_device(J, other.outputs, "the second linearization")
+
+
+def as_target(J: Linearization, targets: Any, centre: Centre | None) -> tuple[Array, Array]:
+    """Targets as cotangents (1, M) with entries near 1, and their squared norm.
+
+    Accepts an array of the outputs' shape, or integer labels of that shape without the last axis, which become
+    one-hot rows minus 1/O.
+    """
+    xp, shape = J.xp, tuple(J.outputs.shape)
+    if isinstance(targets, list | tuple | int | float):
+        targets = _from_list(J, targets)
+    if not array_api_compat.is_array_api_obj(targets):
+        raise InvalidTypeError(f"targets must be an array, labels or a linearization, not {type(targets).__name__}")
+    if array_api_compat.array_namespace(targets) is not array_api_compat.array_namespace(J.outputs):
+        raise DeviceMismatchError(
+            f"targets are {type(targets).__module__}.{type(targets).__name__}, but the outputs are "
+            f"{type(J.outputs).__module__}.{type(J.outputs).__name__}; convert them to the model's framework"
+        )
+    _check_device(J, targets, "targets")
+    if xp.isdtype(targets.dtype, ("integral", "bool")) and tuple(targets.shape) != shape:
+        targets = _one_hot(J, targets)
+    if tuple(targets.shape) != shape:
+        raise ShapeError(
+            f"targets have shape {tuple(targets.shape)}, the outputs {shape}; give targets of that shape, or integer "
+            f"labels of shape {shape[:-1]}"
+        )
+    if xp.isdtype(targets.dtype, "complex floating"):
+        raise NonDifferentiableError(f"targets are {targets.dtype}; real numbers are needed")
+    y = xp.astype(targets, scalar_dtype(xp, J.outputs))
+    largest = xp.max(xp.abs(y))
+    _check_number(largest, "targets")
+    y = xp.reshape(y / largest, (1, math.prod(shape)))
+    if centre is not None:
+        y = centre(xp, y)
+        if is_concrete(xp.max(xp.abs(y))) and number(xp.max(xp.abs(y))) < 1e-6:
+            raise ZeroKernelError("targets are constant, so nothing is left of them when centred")
+    y = xp.astype(y, J.outputs.dtype)
+    wide = xp.astype(y, scalar_dtype(xp, J.outputs))
+    return y, xp.sum(wide * wide)
+
+
+def _from_list(J: Linearization, targets: Any) -> Array:
+    host = np.asarray(targets)
+    if host.dtype.kind not in "biuf":
+        raise InvalidTypeError(f"targets must be numbers, not {host.dtype}")
+    return beside(J.xp, host, J.outputs, J.outputs.dtype if host.dtype.kind == "f" else J.xp.int32)
+
+
+def _one_hot(J: Linearization, labels: Array) -> Array:
+    """Labels of the outputs' shape without its last axis to one-hot minus 1/O."""
+    xp, shape = J.xp, tuple(J.outputs.shape)
+    if tuple(labels.shape) != shape[:-1]:
+        raise ShapeError(
+            f"integer labels have shape {tuple(labels.shape)}; for outputs {shape} they must have {shape[:-1]}"
+        )
+    classes = shape[-1]
+    if is_concrete(xp.max(labels)):
+        low, high = int(xp.min(labels)), int(xp.max(labels))
+        if low < 0 or high >= classes:
+            raise InvalidValueError(f"labels run from {low} to {high}, but there are {classes} outputs a row")
+    hot = labels[..., None] == beside(xp, np.arange(classes), labels)
+    dtype = scalar_dtype(xp, J.outputs)
+    return xp.astype(hot, dtype) - 1.0 / classes
+
+
+def _check_device(J: Linearization, array: Array, what: str) -> None:
+    try:
+        here, there = array_api_compat.device(J.outputs), array_api_compat.device(array)
+    except (AttributeError, TypeError, ValueError):  # traced arrays have no device
+        return
+    if here != there:
+        raise DeviceMismatchError(f"{what} on {there}, but the outputs are on {here}; move them together")
+
+
+def _check_number(largest: Array, what: str) -> None:
+    if not is_concrete(largest):
+        return
+    value = number(largest)
+    if not math.isfinite(value):
+        raise NonFiniteError(f"{what} hold NaN or infinity")
+    if value == 0:
+        raise ZeroKernelError(f"{what} are all zero, so no alignment with them is defined")
