@@ -46,6 +46,8 @@ class Program(ABC):
         self._arguments = (tuple(args), dict(kwargs))
         self._output = output
         self.autocast = autocast
+        self.private = False
+        """Whether points hold copies of the user's tensors, which nothing can reach."""
         self._written: tuple[frozenset[str], frozenset[str]] | None = None
         self.dice: Dice | None = None
         """Set if the model draws random numbers: later calls then repeat the draws of the first."""

@@ -165,6 +165,19 @@ def test_without_checks_a_random_model_is_linearized_at_its_first_draw(x):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_an_embedding_that_bounds_its_own_norm_is_left_alone():
+    torch.manual_seed(0)
+    module, tokens = nn.Embedding(6, 3, max_norm=0.5).double(), torch.tensor([[0, 1], [2, 0]])
+    before = module.weight.detach().clone()
+    J = ntkest.linearize(module, tokens)
+    moved = J.at({"weight": before})
+    assert torch.equal(module.weight, before)
+    assert bool((J.outputs.norm(dim=-1) < 0.5 + 1e-6).all())
+    counts = torch.tensor([2.0, 1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64).repeat_interleave(3)
+    for here in (J, moved):
+        torch.testing.assert_close(here.vjp(torch.ones(1, 12, dtype=torch.float64))[0][0], counts)
+
+
 class Checkpointed(nn.Module):
     def __init__(self):
         super().__init__()
