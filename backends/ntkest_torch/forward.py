@@ -51,7 +51,7 @@ class Forward:
         self._live = live
         self._reverse = reverse
         self._route = route
-        self._kept: tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]] | None = None
+        self._graph: tuple[torch.Tensor, Tensors] | None = None
 
     @property
     def passes_per_jvp(self) -> int:
@@ -120,36 +120,32 @@ class Forward:
         return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images)
 
     def _doubled(self, tangents: Tensors) -> torch.Tensor:
+        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
+        with grad_mode(True), forward_flags(self._route.without_onednn):
+            outputs, blocks = self._graph = self._graph or self._reverse.graph(fresh=True)
+            images: torch.Tensor = self._reverse.within(blocks, lambda: self._pulled_back(outputs, blocks, tangents))
+        if self._live:
+            self._graph = None
+        return images
+
+    def _pulled_back(self, outputs: torch.Tensor, blocks: Tensors, tangents: Tensors) -> torch.Tensor:
+        """Jᵀ u as a graph in u, and for each tangent v the derivative of ⟨v, Jᵀ u⟩ with respect to u, which is J v."""
         images = []
-        with grad_mode(True):
-            u, zero, gradients, used = self._pullback()
+        with self._program.autocast.left():
+            u = torch.zeros_like(outputs, requires_grad=True)
+            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
+            used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
             for index in range(tangents[0].shape[0]):
                 image = torch.autograd.grad(
-                    gradients,
+                    tuple(gradients[i] for i in used),
                     u,
-                    [tangents[i][index] for i in used],
+                    tuple(tangents[i][index] for i in used),
                     retain_graph=True,
                     create_graph=self._live,
                     allow_unused=True,
                 )[0]
-                images.append(zero if image is None else image)
+                images.append(torch.zeros_like(outputs) if image is None else image)
         return torch.stack(images)
-
-    def _pullback(self) -> tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]]:
-        """u, a zero image, and Jᵀ u as a graph in u with the blocks that it is about."""
-        if self._kept is not None:
-            return self._kept
-        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with forward_flags(self._route.without_onednn):
-            outputs, blocks = self._reverse.graph(fresh=True)
-        with self._program.autocast.left():
-            u = torch.zeros_like(outputs, requires_grad=True)
-            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
-        used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
-        kept = (u, torch.zeros_like(outputs), tuple(gradients[i] for i in used), used)
-        if not self._live:
-            self._kept = kept
-        return kept
 
     def _unsupported(self, error: RuntimeError) -> UnsupportedModeError:
         module = self._program.module if isinstance(self._program, ModuleProgram) else None

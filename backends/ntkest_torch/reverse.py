@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -28,6 +29,12 @@ class Reverse:
         self._live = live
         self._kept: tuple[torch.Tensor, Tensors] | None = None
         self._batches = True
+        self.away = False
+        """Not at the module's own parameters, which a graph that recomputes (checkpointing) would find there."""
+
+    def within(self, blocks: Tensors, run: Callable[[], Any]) -> Any:
+        """``run()``, which makes passes through a graph, where recomputing finds `blocks`, the leaves of that graph."""
+        return self._program.within(self._point.with_blocks(blocks), run) if self.away else run()
 
     def graph(self, fresh: bool = False) -> tuple[torch.Tensor, Tensors]:
         """(outputs, blocks) of one forward with grad on; `fresh` asks for one that nobody else holds."""
