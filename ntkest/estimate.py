@@ -47,8 +47,8 @@ class StudentT:
 class ScaledChiSquare:
     """A power of a moment: an exact share plus a positive mean that goes like a multiple of χ²_ν.
 
-    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right. ‖K‖_F is the square root of such
-    a moment, and the alignment with targets goes with its power -½.
+    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right. ‖K‖_F is the square root of
+    such a moment, and the alignment with targets goes with its power -½.
     """
 
     share: Array
