@@ -99,6 +99,8 @@ class Statistics:
     """The power of two that images were scaled down by, for quantities that have a scale."""
     floor: float
     """Relative rounding floor of the error."""
+    has_offset: bool
+    """Whether part of a moment is exact. Said here, for under a compiler an offset of 0.0 is an array like any other."""
 
     def __call__(
         self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | float, ...]
@@ -109,7 +111,7 @@ class Statistics:
             return self._rows(value, self.xp.abs(value) * self.floor)
         arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
         without = self.quantity.formula(*arrays)
-        value, error, *rest = self._student(value, without, any(not isinstance(o, float) for o in offsets))
+        value, error, *rest = self._student(value, without)
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
@@ -120,7 +122,7 @@ class Statistics:
         columns = [*(self.xp.astype(column, self.dtype, copy=False) for column in scaled), *rest]
         return tuple(tuple(column[row, ...] for column in columns) for row in range(self.rows))
 
-    def _student(self, value: Array, without: Array, has_offset: bool) -> tuple[Array, ...]:
+    def _student(self, value: Array, without: Array) -> tuple[Array, ...]:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
         xp, m = self.xp, without.shape[0]
         spread = without - xp.mean(without, axis=0)[None, :]
@@ -131,7 +133,7 @@ class Statistics:
         log_mean = xp.mean(logs, axis=0)
         squares = (logs - log_mean[None, :]) ** 2
         log_error = _safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
-        if has_offset:  # few samples of a skewed remainder: their own spread errs low
+        if self.has_offset:  # few samples of a skewed remainder: their own spread errs low
             log_error = log_error * xp.exp(0.25 * _wobble(xp, squares, squares * 0))
         if self.quantity.debias and m >= ENOUGH_TO_DEBIAS:
             value = value * xp.exp(-(m - 1) * log_mean)
@@ -182,7 +184,8 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     _refuse_zero(quantity, moments)
     floor = FLOOR * eps(xp, J.outputs, *J.params)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
-    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor)
+    has_offset = any(not isinstance(m.offset, float) for m in chosen)
+    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor, has_offset)
     replicates = tuple(moment.replicates for moment in chosen)
     rows = problem.kernels[0].compile(statistics)(
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen)
