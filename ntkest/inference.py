@@ -116,9 +116,13 @@ class Statistics:
         return self._rows(value, error, *rest)
 
     def _rows(self, value: Array, error: Array, *rest: Array) -> tuple[tuple[Array, ...], ...]:
-        scaled = [column * self.scale * self.scale for column in (value, error)]
-        columns = [*(self.xp.astype(column, self.dtype, copy=False) for column in scaled), *rest]
+        columns = [*(self._in_range(column * self.scale * self.scale) for column in (value, error)), *rest]
         return tuple(tuple(column[row, ...] for column in columns) for row in range(self.rows))
+
+    def _in_range(self, column: Array) -> Array:
+        """In the dtype of results, where what leaves its range is infinite (and not NumPy's to warn about)."""
+        beyond = self.xp.abs(column) > float(self.xp.finfo(self.dtype).max)
+        return self.xp.astype(self.xp.where(beyond, column * 0 + float("inf"), column), self.dtype, copy=False)
 
     def _student(self, value: Array, without: Array, has_offset: bool) -> tuple[Array, ...]:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
