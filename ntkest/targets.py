@@ -19,6 +19,7 @@ from .linearization import (
     ShapeError,
     ZeroKernelError,
     beside,
+    device,
     is_concrete,
     number,
     scalar_dtype,
@@ -108,11 +109,8 @@ def _one_hot(J: Linearization, labels: Array) -> Array:
 
 
 def _check_device(J: Linearization, array: Array, what: str) -> None:
-    try:
-        here, there = array_api_compat.device(J.outputs), array_api_compat.device(array)
-    except (AttributeError, TypeError, ValueError):  # traced arrays have no device
-        return
-    if here != there:
+    here, there = device(J.outputs), device(array)
+    if here is not None and there is not None and here != there:
         raise DeviceMismatchError(f"{what} on {there}, but the outputs are on {here}; move them together")
 
 
