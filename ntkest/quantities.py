@@ -175,7 +175,7 @@ def measure(
         if by is not None and group_parameters(k.param_names, by) != groups:
             raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
     centre = _centre(J, centered)
-    target, norm = (None, None) if targets is None else as_target(J, targets, centre)
+    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
     problem = Problem.of(
         kernels,
         groups=groups,
