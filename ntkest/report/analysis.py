@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from typing import Any
 
 from ..estimate import Estimate
 from ..linearization import Linearization

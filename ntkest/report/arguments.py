@@ -56,7 +56,7 @@ def _demo(commands: Any) -> None:
         allow_abbrev=False,
     )
     demo.set_defaults(repeat=None)
-    _sampling(demo, **{"rtol": 0.05, "max_passes": 2000, "seed": 0})
+    _sampling(demo, rtol=0.05, max_passes=2000, seed=0)
     _output(demo)
 
 

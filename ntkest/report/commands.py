@@ -62,10 +62,12 @@ def _measure(options: Namespace) -> Run:
 
 
 def _finish(done: Run, options: Namespace) -> int:
-    tables.show(done.sections)
-    sys.stdout.flush()  # before anything on standard error
-    if options.json is not None:
-        files.write(options.json, document.encode(done), options.force)
-    if options.plot is not None:
-        files.write(options.plot, figures.draw(done.summaries, done.title, options.plot), options.force)
+    try:
+        tables.show(done.sections)
+        sys.stdout.flush()  # before anything on standard error
+    finally:  # `ntkest demo --json FILE | head` closes the pipe, and is to have its file
+        if options.json is not None:
+            files.write(options.json, document.encode(done), options.force)
+        if options.plot is not None:
+            files.write(options.plot, figures.draw(done.summaries, done.title, options.plot), options.force)
     return 130 if done.interrupted else 0

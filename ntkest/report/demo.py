@@ -61,10 +61,14 @@ def run(options: Namespace, stages: Stages) -> Run:
     if missing:
         names = " ".join(missing)
         raise MissingBackendError(f"ntkest demo needs {names}, not installed; try: python -m pip install {names}")
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     found = Findings()
     data = digits.load_digits(options.seed)
     try:
-        _work(found, data, options, stages)
+        # The matrices are small: more threads would cost time, and could change the order of sums from run to run.
+        with threadpool_limits(limits=1):
+            _work(found, data, options, stages)
     except KeyboardInterrupt:
         if not found.kernels:
             raise
@@ -78,7 +82,7 @@ def run(options: Namespace, stages: Stages) -> Run:
         sections=_sections(found, data, options),
         results=_results(found),
         seconds=found.seconds,
-        summaries={f"{when} training": kernel for when, kernel in found.kernels.items()},
+        summaries=_charted(found),
         interrupted=found.interrupted,
     )
 
@@ -129,6 +133,15 @@ def _results(found: Findings) -> dict[str, Any]:
     }
 
 
+def _charted(found: Findings) -> dict[str, Summary]:
+    """What the plot shows: the kernels, and their alignment with each other beside those of the second."""
+    shown = {f"{when} training": kernel for when, kernel in found.kernels.items()}
+    if found.between is not None:
+        after = found.kernels["after"]
+        shown["after training"] = Summary({**after, "alignment with the start": found.between}, after.shape)
+    return shown
+
+
 def _sections(found: Findings, data: digits.Digits, options: Namespace) -> list[Section]:
     first = found.kernels["before"]
     outputs, parameters = first.shape
@@ -150,7 +163,7 @@ def _sections(found: Findings, data: digits.Digits, options: Namespace) -> list[
     elif missed:
         note += f"{len(missed)} of the {len(wholes)} tolerances of {options.rtol:.0%} were not met within --max-passes."
     else:
-        note += f"Sampled until it was at most {options.rtol:.0%} of each number of the whole network."
+        note += f"Sampled until that was at most {options.rtol:.0%} of each number of the whole network."
     return [Facts(TITLE, facts), _table(found), Note(note)]
 
 

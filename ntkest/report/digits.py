@@ -1,7 +1,7 @@
 """The demo's network and data: handwritten digits, and gradient descent through `J.vjp`.
 
-The network is written with operators alone (``@``, ``+``, ``*``, ``/``, ``**``), so it needs no framework's functions and
-would run on the arrays of any.
+The network is written with operators alone (``@``, ``+``, ``*``, ``/``, ``**``), so it needs no framework's functions
+and would run on the arrays of any.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ def draw(summaries: Mapping[str, Summary], title: str, path: str) -> bytes:
 
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     rows = _rows(next(iter(summaries.values())))
-    columns = min(2, len(names))
+    columns = min(2 if len(names) <= 4 else 3, len(names))
     lines = -(-len(names) // columns)
     height = lines * (1.0 + 0.24 * len(rows) * (1 + 0.5 * (len(summaries) - 1))) + 0.6
-    figure = Figure(figsize=(8.0, min(height, 100.0)), layout="constrained")
+    figure = Figure(figsize=(4.0 * columns, min(height, 100.0)), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, name in zip(panels, names, strict=False):
         for index, (label, summary) in enumerate(summaries.items()):
@@ -48,7 +48,8 @@ def draw(summaries: Mapping[str, Summary], title: str, path: str) -> bytes:
         panel.set_xlim(left=0)
         panel.set_yticks(range(len(rows)), rows)
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.ticklabel_format(axis="x", scilimits=(-3, 5))
+        panel.locator_params(axis="x", nbins=5)
+        panel.ticklabel_format(axis="x", scilimits=(-3, 4))
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(names) :]:

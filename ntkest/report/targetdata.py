@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,15 @@ def _from_csv(path: Path) -> np.ndarray:
     """One row a line, integers if all are; a first line of names is skipped."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         first = next(csv.reader(file), [])
-    rows = {"delimiter": ",", "encoding": "utf-8-sig", "skiprows": 0 if all(map(_is_number, first)) else 1}
+    read = partial(
+        np.loadtxt, path, delimiter=",", encoding="utf-8-sig", skiprows=0 if all(map(_is_number, first)) else 1
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an empty file: refused below
         try:
-            found = np.loadtxt(path, dtype=np.int64, **rows)
+            found: np.ndarray = read(dtype=np.int64)
         except ValueError:
-            found = np.loadtxt(path, dtype=np.float64, **rows)
+            found = read(dtype=np.float64)
     if found.size == 0:
         raise CommandError(f"--targets: {path} holds no numbers")
     return found

@@ -31,7 +31,7 @@ def call(target: str) -> Any:
         raise CommandError(f"{target!r} is not of the form {FORMS}")
     with _paths(where):
         module = _module(where)
-        function = module
+        function: Any = module
         for part in name.split("."):
             function = getattr(function, part, None)
         if function is None:
@@ -53,7 +53,8 @@ def linearized(target: str) -> Linearization:
     """
     made = call(target)
     if is_linearization(made):
-        return made
+        J: Linearization = made
+        return J
     if isinstance(made, tuple | list) and len(made) > 1 and callable(made[0]):
         return linearize(*made)
     if isinstance(made, tuple | list):
@@ -85,11 +86,11 @@ def _module(where: str) -> ModuleType:
     except NTKError:
         raise
     except (Exception, SystemExit) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if missing and not where.endswith(".py") and where.split(".")[0] == str(error.name).split(".")[0]:
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing == where.partition(".")[0]:
             hint = f"; for a file write {where}.py" if Path(f"{where}.py").is_file() else ""
             raise CommandError(f"there is no module {where!r} here or among the installed ones{hint}") from error
-        hint = f"; try: python -m pip install {str(error.name).split('.')[0]}" if missing else ""
+        hint = f"; try: python -m pip install {missing}" if missing else ""
         raise CommandError(f"cannot import {where}: {described(error)}{hint}") from error
 
 
