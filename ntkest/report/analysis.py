@@ -12,7 +12,7 @@ from . import targetdata, usercode
 from .arguments import DEFAULTS
 from .progress import Stages
 from .run import Run
-from .tables import Facts, Note, Section, Table, cell
+from .tables import Facts, Note, Section, Table, cell, ends, percent
 
 KEYWORDS = ("method", "rtol", "max_passes", "passes", "seed", "by", "centered", "memory")
 """Options that go to `ntkest.summary` as they are."""
@@ -48,7 +48,7 @@ def _sections(
     outputs, parameters = found.shape
     shape = " × ".join(str(n) for n in J.outputs.shape) or "1"
     facts = [
-        ("model", f"{options.target}: {parameters:,} parameters, {trace.about['dtype']} on {trace.about['device']}"),
+        ("model", f"{parameters:,} parameters, {trace.about['dtype']} on {trace.about['device']}"),
         ("outputs", shape if len(J.outputs.shape) < 2 else f"{shape} = {outputs:,}"),
         ("method", f"{trace.method}" + (f" ({trace.why.partition(': ')[2]})" if trace.why else "")),
         ("cost", f"{_cost(trace)}, {seconds['estimate']:.2f} s, seed {options.seed}"),
@@ -69,8 +69,7 @@ def _cost(e: Estimate) -> str:
 def _whole(found: Summary) -> Table:
     rows = []
     for name, e in found.items():
-        low, high = e.interval(0.95)
-        rows.append((TITLES[name], cell(e), f"{low:,.5g} … {high:,.5g}"))
+        rows.append((TITLES[name], cell(e), ends(e)))
     return Table(("", "value", "95 % interval"), rows)
 
 
@@ -90,5 +89,7 @@ def _note(found: Summary, options: Namespace, interrupted: bool) -> str:
     if options.passes is not None:
         return note + f"The cost was fixed by --passes {options.passes}."
     if missed:
-        return note + f"{options.rtol:.2g} of the value was not reached for {', '.join(missed)}: raise --max-passes."
-    return note + f"All reached the tolerance, {options.rtol:.2g} of the value."
+        return (
+            note + f"{percent(options.rtol)} of the value was not reached for {', '.join(missed)}: raise --max-passes."
+        )
+    return note + f"All reached the tolerance, {percent(options.rtol)} of the value."

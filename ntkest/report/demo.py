@@ -17,7 +17,7 @@ from ..summary import Summary, summary
 from . import digits
 from .progress import Stages
 from .run import Run
-from .tables import Facts, Note, Section, Table, cell
+from .tables import Facts, Note, Section, Table, cell, percent
 
 NEEDS = {"sklearn": "scikit-learn", "autograd": "autograd"}
 """Modules that the demo cannot do without, and the packages that have them."""
@@ -145,7 +145,7 @@ def _charted(found: Findings) -> dict[str, Summary]:
 def _sections(found: Findings, data: digits.Digits, options: Namespace) -> list[Section]:
     first = found.kernels["before"]
     outputs, parameters = first.shape
-    accuracy = " → ".join(f"{share:.1%}" for share in found.accuracy.values())
+    accuracy = " → ".join(percent(share) for share in found.accuracy.values())
     training = f"{digits.STEPS} steps of gradient descent through J.vjp, {found.seconds.get('training', 0.0):.1f} s"
     facts = [
         ("data", f"scikit-learn's digits: {len(data.train_images)} to train on, {len(data.images)} held out"),
@@ -161,9 +161,9 @@ def _sections(found: Findings, data: digits.Digits, options: Namespace) -> list[
     if found.interrupted:
         note += "Interrupted: what was finished is shown."
     elif missed:
-        note += f"{len(missed)} of the {len(wholes)} tolerances of {options.rtol:.0%} were not met within --max-passes."
+        note += f"{len(missed)} of {len(wholes)} numbers did not reach {percent(options.rtol)}: raise --max-passes."
     else:
-        note += f"Sampled until that was at most {options.rtol:.0%} of each number of the whole network."
+        note += f"Sampled until that was at most {percent(options.rtol)} of each number of the whole network."
     return [Facts(TITLE, facts), _table(found), Note(note)]
 
 

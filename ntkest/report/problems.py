@@ -9,9 +9,6 @@ from pathlib import Path
 
 from ..linearization import NTKError
 
-PACKAGE = Path(__file__).resolve().parent.parent
-"""Where ntkest itself lies: frames in there are of no use to who wrote the model."""
-
 LONGEST = 600
 """Characters of a message; frameworks sometimes print whole tensors."""
 
@@ -33,12 +30,11 @@ def described(error: BaseException) -> str:
 
 
 def culprit(error: BaseException) -> str:
-    """``file.py:line`` of the innermost frame that is neither Python's, nor an installed package's, nor ours."""
-    foreign = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *site.getsitepackages())] + [PACKAGE]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.startswith("<"):
-            continue
-        path = Path(frame.filename).resolve()
-        if not any(path.is_relative_to(folder) for folder in foreign) and "site-packages" not in path.parts:
-            return f"{path.name}:{frame.lineno}"
+    """``file.py:line`` of the innermost frame of the user's own code: not Python's, an installed package's or ours."""
+    foreign = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *site.getsitepackages())]
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = Path(frame.f_code.co_filename)
+        ours = frame.f_globals.get("__name__", "").startswith("ntkest")
+        if not ours and path.is_file() and not any(path.resolve().is_relative_to(folder) for folder in foreign):
+            return f"{path.name}:{line}"
     return ""

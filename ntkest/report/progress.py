@@ -54,17 +54,21 @@ def _bars() -> Iterator[Stages]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
 
-        @contextmanager
-        def stage(name: str) -> Iterator[Report]:
-            task = progress.add_task(name, total=None)
+    @contextmanager
+    def stage(name: str) -> Iterator[Report]:
+        task = progress.add_task(name, total=None)
+        progress.start()  # not before there is a task: without one, each refresh would leave an empty line behind
 
-            def report(done: int, expected: int) -> None:
-                progress.update(task, completed=done, total=expected)
+        def report(done: int, expected: int) -> None:
+            progress.update(task, completed=done, total=expected)
 
-            yield report
-            completed = progress.tasks[task].completed or 1
-            progress.update(task, completed=completed, total=completed)
+        yield report
+        completed = progress.tasks[task].completed or 1
+        progress.update(task, completed=completed, total=completed)
 
+    try:
         yield stage
+    finally:
+        progress.stop()

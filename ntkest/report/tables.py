@@ -58,7 +58,7 @@ def with_error(value: float, error: float) -> str:
         return _number(value, 0 if value == 0 else 4 - _exponent(value))
     digits = 1 - _exponent(error)
     if 1e-4 <= size < 1e7:
-        return f"{_number(value, digits)} ± {_number(error, digits)}"
+        return f"{_fixed(value, digits)} ± {_fixed(error, digits)}"
     power = _exponent(size)
     return f"({value / 10.0**power:.{digits + power}f} ± {error / 10.0**power:.{digits + power}f})e{power:+03d}"
 
@@ -66,6 +66,21 @@ def with_error(value: float, error: float) -> str:
 def cell(e: Estimate) -> str:
     """An estimate with half the width of its 95 % interval."""
     return with_error(float(e), e.half_width)
+
+
+def ends(e: Estimate) -> str:
+    """The ends of the 95 % interval of an estimate, with two digits of its half-width."""
+    low, high = e.interval(0.95)
+    half = e.half_width
+    if not math.isfinite(half) or half <= 1e-8 * abs(float(e)):
+        return f"{low:,.5g} … {high:,.5g}"
+    digits = 1 - _exponent(half)
+    return f"{_number(low, digits)} … {_number(high, digits)}"
+
+
+def percent(share: float) -> str:
+    """A share as text."""
+    return f"{100 * share:.3g} %"
 
 
 def _exponent(x: float) -> int:
@@ -76,6 +91,10 @@ def _number(x: float, digits: int) -> str:
     """`x` with so many digits after the point (negative: before it), in plain notation where that is readable."""
     if x != 0 and not 1e-4 <= abs(x) < 1e7:
         return f"{x:.{max(0, digits + _exponent(x))}e}"
+    return _fixed(x, digits)
+
+
+def _fixed(x: float, digits: int) -> str:
     return f"{round(x, digits):,.{max(0, digits)}f}"
 
 
