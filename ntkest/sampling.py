@@ -127,7 +127,13 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     moments = estimator.moments(problem, state) if state is not None else {}
     while want > have:
         if exact <= estimator.growth(problem, have, want) and problem.passes + exact <= plan.max_passes:
-            return _exact(problem, f"exact: {exact} passes cost less than the {want} samples that rtol needs")
+            try:
+                return _exact(problem, f"exact: {exact} passes cost less than the {want} samples that rtol needs")
+            except KeyboardInterrupt:
+                if not moments:
+                    raise
+                interrupted = True
+                break
         try:
             state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
         except KeyboardInterrupt:
