@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ntkest
+from ntkest import sampling
 from ntkest.report import demo, figures
 from ntkest.report.cli import main
 
@@ -196,6 +197,37 @@ def test_every_source_of_the_same_labels_gives_the_same_alignment(folder, source
     assert results(folder / "out.json")["results"]["estimates"]["alignment"]["value"] == pytest.approx(wanted, rel=1e-9)
 
 
+def test_a_model_may_import_from_its_folder_when_it_is_called(folder):
+    late = """
+import ntkest
+from model import make as inner
+
+
+class Late:
+    def __init__(self, J):
+        self.J = J
+
+    def __getattr__(self, name):
+        return getattr(self.J, name)
+
+    def map_vjp(self, *args, **keywords):
+        import beside_late
+
+        return self.J.map_vjp(*args, **keywords)
+
+
+def make():
+    return Late(inner())
+"""
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "late.py").write_text(late, encoding="utf-8")
+    (folder / "elsewhere" / "model.py").write_text(MODEL, encoding="utf-8")
+    (folder / "elsewhere" / "beside_late.py").write_text("", encoding="utf-8")
+    before = list(sys.path)
+    assert main(["report", "elsewhere/late.py:make", "--method", "reverse", "--passes", "8"]) == 0
+    assert sys.path == before
+
+
 # Repeating ------------------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +403,17 @@ def test_ctrl_c_keeps_the_probes_so_far(folder, capsys):
     part = results(folder / "part.json")
     assert part["interrupted"] is True
     assert math.isfinite(part["results"]["estimates"]["trace"]["value"])
+
+
+def test_ctrl_c_in_the_exact_passes_falls_back_on_the_probes_before(folder, capsys, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "_exact", stopped)
+    assert main(["report", "model.py:make", "--rtol", "1e-3"]) == 130
+    printed = capsys.readouterr().out
+    assert "Interrupted" in printed
+    assert "exact" not in printed
 
 
 def test_ctrl_c_before_any_number_says_so(folder, capsys):

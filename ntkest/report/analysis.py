@@ -20,6 +20,11 @@ KEYWORDS = ("method", "rtol", "max_passes", "passes", "seed", "by", "centered", 
 
 def run(options: Namespace, stages: Stages) -> Run:
     """Make the linearization and the targets, and measure. Costs what `ntkest.summary` costs."""
+    with usercode.importable(options.target):
+        return _run(options, stages)
+
+
+def _run(options: Namespace, stages: Stages) -> Run:
     start = time.perf_counter()
     J = usercode.linearized(options.target)
     targets = None if options.targets is None else targetdata.place(J, targetdata.load(options.targets))

@@ -100,7 +100,10 @@ def _report(commands: Any) -> None:
 def _sampling(command: argparse.ArgumentParser, **defaults: Any) -> None:
     """Options of both commands that decide the numbers; `report` fills in DEFAULTS after looking at --repeat."""
     command.add_argument(
-        "--rtol", type=_positive, metavar="R", help="half the 95 %% interval over the value to reach (default: 0.05)"
+        "--rtol",
+        type=_positive,
+        metavar="R",
+        help="sample until the 95 %% interval is at most ±R of the value (default: 0.05)",
     )
     command.add_argument("--max-passes", type=_count, metavar="N", help="most passes a kernel (default: 2000)")
     command.add_argument("--seed", type=_seed, metavar="N", help="seed of all random numbers (default: 0)")

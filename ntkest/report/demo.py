@@ -19,6 +19,8 @@ from .progress import Stages
 from .run import Run
 from .tables import Facts, Note, Section, Table, cell, percent
 
+NEXT = "Your own model: ntkest report FILE.py:FUNCTION (see ntkest report --help)"
+
 NEEDS = {"sklearn": "scikit-learn", "autograd": "autograd"}
 """Modules that the demo cannot do without, and the packages that have them."""
 
@@ -157,14 +159,16 @@ def _sections(found: Findings, data: digits.Digits, options: Namespace) -> list[
     wholes: list[Estimate] = [e for kernel in found.kernels.values() for e in kernel.values()]
     wholes += [] if found.between is None else [found.between]
     missed = [e for e in wholes if not e.converged]
-    note = f"± is half of the 95 % interval. Seed {options.seed}. "
     if found.interrupted:
-        note += "Interrupted: what was finished is shown."
+        reached = "Interrupted: what was finished is shown."
     elif missed:
-        note += f"{len(missed)} of {len(wholes)} numbers did not reach {percent(options.rtol)}: raise --max-passes."
+        reached = (
+            f"{len(missed)} of {len(wholes)} whole-network numbers missed {percent(options.rtol)}: raise --max-passes."
+        )
     else:
-        note += f"Sampled until that was at most {percent(options.rtol)} of each number of the whole network."
-    return [Facts(TITLE, facts), _table(found), Note(note)]
+        reached = f"It is at most {percent(options.rtol)} of each whole-network number."
+    note = f"± is half of the 95 % interval. {reached} Seed {options.seed}."
+    return [Facts(TITLE, facts), _table(found), Note(note), Note(NEXT)]
 
 
 def _table(found: Findings) -> Table:

@@ -33,9 +33,19 @@ def encode(run: Run) -> bytes:
             "platform": platform.platform(),
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
+            "versions": {name: _version(name) for name in ("numpy", "scipy", "array-api-compat")},
         },
     }
     return (json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ def call(target: str) -> Any:
     where, _, name = target.rpartition(":")
     if not where or not name:
         raise CommandError(f"{target!r} is not of the form {FORMS}")
-    with _paths(where):
+    with importable(target):
         module = _module(where)
         function: Any = module
         for part in name.split("."):
@@ -67,8 +67,12 @@ def linearized(target: str) -> Linearization:
 
 
 @contextmanager
-def _paths(where: str) -> Iterator[None]:
-    """Imports find what lies in the current folder, or beside the file, as they do for ``python file.py``."""
+def importable(target: str) -> Iterator[None]:
+    """Imports find what lies in the current folder, or beside the file, as they do for ``python file.py``.
+
+    To be kept open while the model is used: it may import something when it is called.
+    """
+    where = target.rpartition(":")[0]
     folder = Path(where).resolve().parent if where.endswith(".py") else Path.cwd()
     sys.path.insert(0, str(folder))
     try:
