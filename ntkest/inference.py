@@ -101,7 +101,7 @@ class Statistics:
     """Relative rounding floor of the error."""
 
     def __call__(
-        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | float, ...]
+        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | None, ...]
     ) -> tuple[tuple[Array, ...], ...]:
         """Value and std_error a row where all is exact; else also what the law of the quantity takes."""
         value = self.quantity.formula(*moments)
@@ -109,7 +109,7 @@ class Statistics:
             return self._rows(value, self.xp.abs(value) * self.floor)
         arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
         without = self.quantity.formula(*arrays)
-        value, error, *rest = self._student(value, without, any(not isinstance(o, float) for o in offsets))
+        value, error, *rest = self._student(value, without, any(o is not None for o in offsets))
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
@@ -150,7 +150,7 @@ def _safe_root(xp: ModuleType, square: Array) -> Array:
     return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
 
 
-def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | float) -> tuple[Array, Array]:
+def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | None) -> tuple[Array, Array]:
     """The exact share of a moment, and degrees of freedom ν of the rest at a lower confidence limit.
 
     ν = 2·mean²/Var(mean) (Satterthwaite 1946), times exp(-se(log ν)) by the jackknife. Measured coverage of the 95 %
@@ -158,6 +158,7 @@ def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | f
     spectra; Student's t in logarithms covers .78 to .99 there. On flat spectra ν is large and nothing is lost.
     """
     m = without.shape[0]
+    offset = moment * 0 if offset is None else offset
     mean, rest = moment - offset, without - offset
     squares = (m * mean[None, :] - (m - 1) * rest - mean[None, :]) ** 2
     info = xp.finfo(mean.dtype)

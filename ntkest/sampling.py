@@ -126,9 +126,9 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     interrupted = False
     moments = estimator.moments(problem, state) if state is not None else {}
     while want > have:
-        if exact <= estimator.growth(problem, have, need) and problem.passes + exact <= plan.max_passes:
-            return _exact(problem, f"exact: its {exact} passes cost less than the {need} samples that rtol needs")
         try:
+            if exact <= estimator.growth(problem, have, need) and problem.passes + exact <= plan.max_passes:
+                return _exact(problem, f"exact: its {exact} passes cost less than the {need} samples that rtol needs")
             state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
         except KeyboardInterrupt:
             if state is None:
