@@ -56,8 +56,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """Core tests, and the adapter for HIPS autograd."""
-    _install(session, "autograd")
+    """Core tests, and the adapter for HIPS autograd, with what `ntkest demo` needs."""
+    _install(session, "autograd", more=EXTRAS["app"])
     _pytest(session, *_core(), "tests/numpy")
 
 

@@ -13,6 +13,10 @@ FLOOR = 4.0
 """Error bars are at least this many machine epsilons of the value: all that rounding leaves to be known."""
 
 
+NORMAL_FROM = 1e7
+"""Degrees of freedom from which χ² is as good as normal, and its quantiles lose digits."""
+
+
 @dataclass(frozen=True)
 class Exactly:
     """The law of a value without sampling error."""
@@ -59,11 +63,15 @@ class ScaledChiSquare:
 
     def bounds(self, value: float, std_error: float, level: float) -> tuple[float, float]:
         """Interval from the quantiles of χ²."""
-        from scipy.special import chdtri
+        from scipy.special import chdtri, ndtri
 
-        share, nu = number(self.share), min(max(number(self.degrees), 0.05), 1e12)
-        quantiles = [float(chdtri(nu, tail)) for tail in (0.5 - level / 2, 0.5 + level / 2)]
-        low, high = (share + (1 - share) * (nu / q if q > 0 else math.inf) for q in quantiles)
+        share, nu = number(self.share), max(number(self.degrees), 0.05)
+        if nu > NORMAL_FROM:
+            z = float(ndtri(0.5 + level / 2)) * math.sqrt(2 / nu)
+            low, high = 1 - (1 - share) * z, 1 + (1 - share) * z
+        else:
+            quantiles = [float(chdtri(nu, tail)) for tail in (0.5 - level / 2, 0.5 + level / 2)]
+            low, high = (share + (1 - share) * (nu / q if q > 0 else math.inf) for q in quantiles)
         ends = (value * low**self.power, value * high**self.power)
         return min(ends), max(ends)
 

@@ -99,11 +99,9 @@ class Statistics:
     """The power of two that images were scaled down by, for quantities that have a scale."""
     floor: float
     """Relative rounding floor of the error."""
-    has_offset: bool
-    """Whether part of a moment is exact. Said here, for under a compiler an offset of 0.0 is an array like any other."""
 
     def __call__(
-        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | float, ...]
+        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | None, ...]
     ) -> tuple[tuple[Array, ...], ...]:
         """Value and std_error a row where all is exact; else also what the law of the quantity takes."""
         value = self.quantity.formula(*moments)
@@ -111,18 +109,22 @@ class Statistics:
             return self._rows(value, self.xp.abs(value) * self.floor)
         arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
         without = self.quantity.formula(*arrays)
-        value, error, *rest = self._student(value, without)
+        value, error, *rest = self._student(value, without, any(o is not None for o in offsets))
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
         return self._rows(value, error, *rest)
 
     def _rows(self, value: Array, error: Array, *rest: Array) -> tuple[tuple[Array, ...], ...]:
-        scaled = [column * self.scale * self.scale for column in (value, error)]
-        columns = [*(self.xp.astype(column, self.dtype, copy=False) for column in scaled), *rest]
+        columns = [*(self._in_range(column * self.scale * self.scale) for column in (value, error)), *rest]
         return tuple(tuple(column[row, ...] for column in columns) for row in range(self.rows))
 
-    def _student(self, value: Array, without: Array) -> tuple[Array, ...]:
+    def _in_range(self, column: Array) -> Array:
+        """In the dtype of results, where what leaves its range is infinite (and not NumPy's to warn about)."""
+        beyond = self.xp.abs(column) > float(self.xp.finfo(self.dtype).max)
+        return self.xp.astype(self.xp.where(beyond, column * 0 + float("inf"), column), self.dtype, copy=False)
+
+    def _student(self, value: Array, without: Array, has_offset: bool) -> tuple[Array, ...]:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
         xp, m = self.xp, without.shape[0]
         spread = without - xp.mean(without, axis=0)[None, :]
@@ -133,7 +135,7 @@ class Statistics:
         log_mean = xp.mean(logs, axis=0)
         squares = (logs - log_mean[None, :]) ** 2
         log_error = _safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
-        if self.has_offset:  # few samples of a skewed remainder: their own spread errs low
+        if has_offset:  # few samples of a skewed remainder: their own spread errs low
             log_error = log_error * xp.exp(0.25 * _wobble(xp, squares, squares * 0))
         if self.quantity.debias and m >= ENOUGH_TO_DEBIAS:
             value = value * xp.exp(-(m - 1) * log_mean)
@@ -148,7 +150,7 @@ def _safe_root(xp: ModuleType, square: Array) -> Array:
     return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
 
 
-def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | float) -> tuple[Array, Array]:
+def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | None) -> tuple[Array, Array]:
     """The exact share of a moment, and degrees of freedom ν of the rest at a lower confidence limit.
 
     ν = 2·mean²/Var(mean) (Satterthwaite 1946), times exp(-se(log ν)) by the jackknife. Measured coverage of the 95 %
@@ -156,6 +158,7 @@ def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | f
     spectra; Student's t in logarithms covers .78 to .99 there. On flat spectra ν is large and nothing is lost.
     """
     m = without.shape[0]
+    offset = moment * 0 if offset is None else offset
     mean, rest = moment - offset, without - offset
     squares = (m * mean[None, :] - (m - 1) * rest - mean[None, :]) ** 2
     info = xp.finfo(mean.dtype)
@@ -184,8 +187,7 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     _refuse_zero(quantity, moments)
     floor = FLOOR * eps(xp, J.outputs, *J.params)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
-    has_offset = any(not isinstance(m.offset, float) for m in chosen)
-    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor, has_offset)
+    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor)
     replicates = tuple(moment.replicates for moment in chosen)
     rows = problem.kernels[0].compile(statistics)(
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen)

@@ -36,7 +36,9 @@ class JaxBackend:
 
     name = "jax"
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> JaxLinearization:
+    def linearize(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> JaxLinearization:
         """Make a linearization; see `ntkest.linearize`.
 
         The function is traced anew in every call, so that nothing it closes over is ever out of date; what XLA

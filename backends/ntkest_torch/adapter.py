@@ -35,7 +35,9 @@ class TorchBackend:
 
     name = "torch"
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> TorchLinearization:
+    def linearize(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> TorchLinearization:
         """See `ntkest.linearize`. Costs two forwards, up to six on single examples, and one pass a mode.
 
         Without ``check`` it costs one forward. Inside a torch.func transform, or while torch.compile traces,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -12,7 +14,8 @@ from torch.autograd import forward_ad
 from ntkest.linearization import UnsupportedModeError
 
 from .errors import layer_of, out_of_memory
-from .flags import forward_flags, grad_mode, transforming
+from .flags import differentiable_kernels, grad_mode, transforming
+from .norms import ElementaryNorms
 from .programs import ModuleProgram, Point, Program
 from .reverse import Reverse
 
@@ -69,10 +72,10 @@ class Forward:
             for without_onednn in (False, True)[route.without_onednn :]:
                 for run in (self._batched, self._looped):
                     batched = run == self._batched
-                    if batched and not (route.batches and (tangents[0].shape[0] > 1 or transforming())):
+                    if batched and not (route.batches and (tangents[0].shape[0] > 1 or self._live)):
                         continue
                     try:
-                        with forward_flags(without_onednn):
+                        with differentiable_kernels(without_onednn), self._norms():
                             images = run(tangents)
                     except RuntimeError as error:
                         if out_of_memory(error):
@@ -94,10 +97,14 @@ class Forward:
         route.doubles = True
         return images
 
+    def _norms(self) -> AbstractContextManager[Any]:
+        return ElementaryNorms() if self._live else nullcontext()
+
     def _function(self) -> Callable[..., torch.Tensor]:
         return lambda *blocks: self._program(self._point.with_blocks(blocks))
 
     def _batched(self, tangents: Tensors) -> torch.Tensor:
+        """All at once; with live parameters also a single one, for attention on dual numbers has no gradient."""
         blocks = tuple(self._point.blocks.values())
         with grad_mode(self._live):
             push = lambda *v: torch.func.jvp(self._function(), blocks, v)[1]  # noqa: E731
@@ -121,7 +128,7 @@ class Forward:
 
     def _doubled(self, tangents: Tensors) -> torch.Tensor:
         # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with grad_mode(True), forward_flags(self._route.without_onednn):
+        with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._norms():
             outputs, blocks = self._graph = self._graph or self._reverse.graph(fresh=True)
             images: torch.Tensor = self._reverse.within(blocks, lambda: self._pulled_back(outputs, blocks, tangents))
         if self._live:

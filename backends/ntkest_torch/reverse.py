@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ntkest.linearization import NonDifferentiableError
 
 from .errors import out_of_memory
-from .flags import grad_mode, transforming
+from .flags import differentiable_kernels, grad_mode, transforming
 from .programs import Point, Program
 
 Tensors = tuple[torch.Tensor, ...]
@@ -40,7 +41,7 @@ class Reverse:
         """(outputs, blocks) of one forward with grad on; `fresh` asks for one that nobody else holds."""
         if self._kept is not None and not fresh:
             return self._kept
-        with grad_mode(True):
+        with grad_mode(True), differentiable_kernels() if self._live else nullcontext():
             blocks = tuple(_leaf(block, self._live) for block in self._point.blocks.values())
             outputs = self._program(self._point.with_blocks(blocks))
         if outputs.is_floating_point() and not outputs.requires_grad:
@@ -96,8 +97,9 @@ class TransformedReverse(Reverse):
 
     def passes(self, graph: tuple[torch.Tensor, Tensors], cotangents: torch.Tensor) -> Tensors:
         """See `Reverse.passes`."""
-        _, pull, *_ = torch.func.vjp(lambda *blocks: self._program(self._point.with_blocks(blocks)), *graph[1])
-        images: Tensors = torch.func.vmap(pull)(cotangents)
+        with differentiable_kernels():  # a transform around this one may ask for second derivatives
+            _, pull, *_ = torch.func.vjp(lambda *blocks: self._program(self._point.with_blocks(blocks)), *graph[1])
+            images: Tensors = torch.func.vmap(pull)(cotangents)
         return images
 
 

@@ -45,7 +45,7 @@ class Built:
 def linearize(target, *args, output=None, params=None, batch_axis="auto", check=True, copy=False, **kwargs):
     """`ntkest.linearize` by this adapter, whether ntkest is installed or only on the path."""
     options = Options(output, params, batch_axis, check, copy)
-    return backend.linearize(target, *args, options=options, **kwargs)
+    return backend.linearize(target, args, kwargs, options)
 
 
 def draw(seed, *shape, scale=1.0):

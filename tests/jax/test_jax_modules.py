@@ -18,7 +18,7 @@ def test_flax_and_equinox_are_imported_only_for_objects_of_theirs():
         import sys, jax.numpy as jnp
         from ntkest_jax import backend
         from ntkest.linearization import Options
-        backend.linearize(lambda p: jnp.sin(p), jnp.ones(3), options=Options()).vjp(jnp.ones((1, 3)))
+        backend.linearize(lambda p: jnp.sin(p), (jnp.ones(3),), {}, Options()).vjp(jnp.ones((1, 3)))
         assert not {"flax", "equinox"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
