@@ -108,9 +108,10 @@ def dist(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, and doctests."""
-    _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
+    """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, doctests; and the site."""
+    _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *group("docs")])
     _pytest(session, "docs", options=["--doctest-modules", "ntkest", "backends"])
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", str(Path(session.create_tmp(), "site")))
 
 
 # By name only ---------------------------------------------------------------------------------------------------------

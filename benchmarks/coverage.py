@@ -15,14 +15,14 @@ from pathlib import Path
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # read when NumPy is imported
 
-import numpy as np
-import scipy
+import numpy as np  # noqa: E402
+import scipy  # noqa: E402
 
-import ntkest
-from ntkest.inference import effective_rank_of, frobenius_norm_of, target_alignment_of
-from ntkest.quantities import measure
+import ntkest  # noqa: E402
+from ntkest.inference import effective_rank_of, frobenius_norm_of, target_alignment_of  # noqa: E402
+from ntkest.quantities import measure  # noqa: E402
 
-from .kernels import Case, cases
+from .kernels import Case, cases  # noqa: E402
 
 METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv")
 QUANTITIES = (
