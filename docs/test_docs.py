@@ -1,4 +1,4 @@
-"""Runs what the documentation shows: the Python blocks of each page, in order, and the example scripts; follows links."""
+"""Runs what the documentation shows: the Python blocks of each page, and the example scripts. Follows links."""
 
 from __future__ import annotations
 
