@@ -32,9 +32,7 @@ linearizations = {
     "torch": ntkest.linearize(
         network(torch.tanh), {k: torch.tensor(w) for k, w in weights.items()}, torch.tensor(inputs)
     ),
-    "jax": ntkest.linearize(
-        network(jnp.tanh), {k: jnp.asarray(w) for k, w in weights.items()}, jnp.asarray(inputs)
-    ),
+    "jax": ntkest.linearize(network(jnp.tanh), {k: jnp.asarray(w) for k, w in weights.items()}, jnp.asarray(inputs)),
 }
 targets = {"numpy": labels, "torch": torch.tensor(labels), "jax": jnp.asarray(labels), "explicit": labels}
 
