@@ -46,6 +46,11 @@ class Centre:
     shape: tuple[int, ...]
     axes: tuple[int, ...]
 
+    @property
+    def rank(self) -> int:
+        """The dimension of what is left."""
+        return math.prod(self.shape) - math.prod(n for axis, n in enumerate(self.shape) if axis not in self.axes)
+
     def __call__(self, xp: ModuleType, rows: Array) -> Array:
         """Rows (c, M) with their means over `axes` taken away."""
         if not self.shape:
