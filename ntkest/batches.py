@@ -125,7 +125,7 @@ class _Stream(NamedTuple):
         old = self.options
         options = Options(old.output, old.params, batch_axis, check, old.copy, old.differentiable)
         args = (*self.params, *args)
-        J = find_backend(self.target, args, self.backend).linearize(self.target, *args, options=options, **kwargs)
+        J = find_backend(self.target, args, self.backend).linearize(self.target, args, kwargs, options)
         return J.at(*self.moved) if self.moved else J
 
     def at(self, params: Any) -> _Stream:

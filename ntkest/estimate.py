@@ -13,6 +13,10 @@ FLOOR = 4.0
 """Error bars are at least this many machine epsilons of the value: all that rounding leaves to be known."""
 
 
+NORMAL_FROM = 1e7
+"""Degrees of freedom from which χ² is as good as normal, and its quantiles lose digits."""
+
+
 @dataclass(frozen=True)
 class Exactly:
     """The law of a value without sampling error."""
@@ -45,23 +49,31 @@ class StudentT:
 
 @dataclass(frozen=True)
 class ScaledChiSquare:
-    """An exact offset plus a positive mean that is distributed like χ²_ν/ν times its expectation.
+    """A power of a moment: an exact share plus a positive mean that goes like a multiple of χ²_ν.
 
-    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right; the degrees of freedom
-    ν = 2 t²/Var(t) (Satterthwaite 1946) are lowered by one jackknife standard error of log ν.
+    For tr K = mean ‖Jᵀω‖² each sample is a weighted sum of squares, skewed to the right. ‖K‖_F is the square root of
+    such a moment, and the alignment with targets goes with its power -½.
     """
 
-    offset: Array
+    share: Array
+    """The exact part of the moment, relative to the whole."""
     degrees: Array
+    """ν, the degrees of freedom of the rest."""
+    power: float
 
     def bounds(self, value: float, std_error: float, level: float) -> tuple[float, float]:
         """Interval from the quantiles of χ²."""
-        from scipy.special import chdtri
+        from scipy.special import chdtri, ndtri
 
-        offset, nu = number(self.offset), min(max(number(self.degrees), 0.05), 1e12)
-        mean = value - offset
-        upper_tail, lower_tail = float(chdtri(nu, 0.5 - level / 2)), float(chdtri(nu, 0.5 + level / 2))
-        return offset + mean * nu / upper_tail, offset + (mean * nu / lower_tail if lower_tail > 0 else math.inf)
+        share, nu = number(self.share), max(number(self.degrees), 0.05)
+        if nu > NORMAL_FROM:
+            z = float(ndtri(0.5 + level / 2)) * math.sqrt(2 / nu)
+            low, high = 1 - (1 - share) * z, 1 + (1 - share) * z
+        else:
+            quantiles = [float(chdtri(nu, tail)) for tail in (0.5 - level / 2, 0.5 + level / 2)]
+            low, high = (share + (1 - share) * (nu / q if q > 0 else math.inf) for q in quantiles)
+        ends = (value * low**self.power, value * high**self.power)
+        return min(ends), max(ends)
 
 
 Law = Exactly | StudentT | ScaledChiSquare

@@ -137,9 +137,10 @@ def _draw(seed: int, stream: int, start: int, stop: int, block: int, count: int)
     """Packed bits (stop - start, ⌈count/8⌉) of one block."""
     width = -(-count // 8)
     words = -(-count // 64)
+    key = np.asarray([seed, stream], dtype=np.uint64)
     bits = np.empty((stop - start, width), dtype=np.uint8)
     for row, probe in enumerate(range(start, stop)):
-        generator = np.random.Philox(key=[seed, stream], counter=[0, 0, block, probe])
+        generator = np.random.Philox(key=key, counter=np.asarray([0, 0, block, probe], dtype=np.uint64))
         bits[row] = generator.random_raw(words).astype("<u8").view(np.uint8)[:width]
     return bits
 

@@ -33,8 +33,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import array_api_compat
-
 from .estimate import Estimate
 from .estimators import ESTIMATORS, Counted, Problem
 from .inference import (
@@ -52,6 +50,7 @@ from .linearization import (
     InvalidValueError,
     Linearization,
     ShapeError,
+    device,
 )
 from .probes import Centre, Probes, check_seed
 from .sampling import Plan, sample
@@ -176,7 +175,7 @@ def measure(
         if by is not None and group_parameters(k.param_names, by) != groups:
             raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
     centre = _centre(J, centered)
-    target, norm = (None, None) if targets is None else as_target(J, targets, centre)
+    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
     problem = Problem.of(
         kernels,
         groups=groups,
@@ -242,10 +241,8 @@ def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
 def _setting(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
-    try:
-        where = str(array_api_compat.device(J.outputs))
-    except (AttributeError, TypeError, ValueError):
-        where = "traced"
+    place = device(J.outputs)
+    where = "traced" if place is None else str(place)
     loaded = {name: sys.modules.get(name) for name in ("ntkest", "numpy", framework)}
     versions = {name: getattr(module, "__version__", "unknown") for name, module in loaded.items()}
     return {"dtype": str(J.outputs.dtype), "device": where, "versions": versions}

@@ -122,19 +122,13 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     else:
         estimator, why, state, have = ESTIMATORS[plan.method], "", None, 0
         _check_modes(problem, estimator)
-    want = _first_samples(problem, estimator, plan, have)
+    need = want = _first_samples(problem, estimator, plan, have)
     interrupted = False
     moments = estimator.moments(problem, state) if state is not None else {}
     while want > have:
-        if exact <= estimator.growth(problem, have, want) and problem.passes + exact <= plan.max_passes:
-            try:
-                return _exact(problem, f"exact: {exact} passes cost less than the {want} samples that rtol needs")
-            except KeyboardInterrupt:
-                if not moments:
-                    raise
-                interrupted = True
-                break
         try:
+            if exact <= estimator.growth(problem, have, need) and problem.passes + exact <= plan.max_passes:
+                return _exact(problem, f"exact: its {exact} passes cost less than the {need} samples that rtol needs")
             state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
         except KeyboardInterrupt:
             if state is None:
@@ -145,8 +139,9 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         moments = estimator.moments(problem, state)
         excess = max(e.half_width / max(plan.rtol * abs(float(e)), 1e-300) for e in assess(moments, estimator.name))
         need = have if excess <= 1 else math.ceil(1.05 * have * min(excess, 1e6) ** 2)
-        report(problem.passes, min(plan.max_passes, problem.passes + estimator.growth(problem, have, max(need, have))))
         want = _affordable(problem, estimator, plan, have, min(need, 2 * have)) if need > have else have
+        expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
+        report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
     return Outcome(moments, estimator.name, why, interrupted)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
+from .estimators import Bound, Counted
 from .linearization import (
     Array,
     DeviceMismatchError,
@@ -19,6 +21,7 @@ from .linearization import (
     ShapeError,
     ZeroKernelError,
     beside,
+    device,
     is_concrete,
     number,
     scalar_dtype,
@@ -44,12 +47,13 @@ def check_same_outputs(J: Linearization, other: Linearization) -> None:
     _check_device(J, other.outputs, "the second linearization")
 
 
-def as_target(J: Linearization, targets: Any, centre: Centre | None) -> tuple[Array, Array]:
+def as_target(kernel: Counted, targets: Any, centre: Centre | None) -> tuple[Array, Array]:
     """Targets as cotangents (1, M) with entries near 1, and their squared norm.
 
     Accepts an array of the outputs' shape, or integer labels of that shape without the last axis, which become
     one-hot rows minus 1/O.
     """
+    J = kernel.J
     xp, shape = J.xp, tuple(J.outputs.shape)
     if isinstance(targets, list | tuple | int | float):
         targets = _from_list(J, targets)
@@ -62,7 +66,7 @@ def as_target(J: Linearization, targets: Any, centre: Centre | None) -> tuple[Ar
         )
     _check_device(J, targets, "targets")
     if xp.isdtype(targets.dtype, ("integral", "bool")) and tuple(targets.shape) != shape:
-        targets = _one_hot(J, targets)
+        targets = _one_hot(kernel, targets)
     if tuple(targets.shape) != shape:
         raise ShapeError(
             f"targets have shape {tuple(targets.shape)}, the outputs {shape}; give targets of that shape, or integer "
@@ -70,17 +74,25 @@ def as_target(J: Linearization, targets: Any, centre: Centre | None) -> tuple[Ar
         )
     if xp.isdtype(targets.dtype, "complex floating"):
         raise NonDifferentiableError(f"targets are {targets.dtype}; real numbers are needed")
-    y = xp.astype(targets, scalar_dtype(xp, J.outputs))
-    largest = xp.max(xp.abs(y))
+    prepared = kernel.compile(Bound(_prepared, (xp, J.outputs.dtype, scalar_dtype(xp, J.outputs), centre)))
+    y, norm, largest, left = prepared(targets)
     _check_number(largest, "targets")
-    y = xp.reshape(y / largest, (1, math.prod(shape)))
+    if centre is not None and is_concrete(left) and number(left) < 1e-6:
+        raise ZeroKernelError("targets are constant, so nothing is left of them when centred")
+    return y, norm
+
+
+def _prepared(
+    xp: ModuleType, dtype: Any, wide: Any, centre: Centre | None, targets: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Targets (1, M) with entries near 1, their squared norm, and the largest entry before and after; array-only."""
+    y = xp.astype(targets, wide)
+    largest = xp.max(xp.abs(y))
+    y = xp.reshape(y / largest, (1, math.prod(targets.shape)))
     if centre is not None:
         y = centre(xp, y)
-        if is_concrete(xp.max(xp.abs(y))) and number(xp.max(xp.abs(y))) < 1e-6:
-            raise ZeroKernelError("targets are constant, so nothing is left of them when centred")
-    y = xp.astype(y, J.outputs.dtype)
-    wide = xp.astype(y, scalar_dtype(xp, J.outputs))
-    return y, xp.sum(wide * wide)
+    y = xp.astype(y, dtype)
+    return y, xp.sum(xp.astype(y, wide) ** 2), largest, xp.max(xp.abs(y))
 
 
 def _from_list(J: Linearization, targets: Any) -> Array:
@@ -90,29 +102,29 @@ def _from_list(J: Linearization, targets: Any) -> Array:
     return beside(J.xp, host, J.outputs, J.outputs.dtype if host.dtype.kind == "f" else J.xp.int32)
 
 
-def _one_hot(J: Linearization, labels: Array) -> Array:
+def _one_hot(kernel: Counted, labels: Array) -> Array:
     """Labels of the outputs' shape without its last axis to one-hot minus 1/O."""
+    J = kernel.J
     xp, shape = J.xp, tuple(J.outputs.shape)
     if tuple(labels.shape) != shape[:-1]:
         raise ShapeError(
             f"integer labels have shape {tuple(labels.shape)}; for outputs {shape} they must have {shape[:-1]}"
         )
-    classes = shape[-1]
-    if is_concrete(xp.max(labels)):
-        low, high = int(xp.min(labels)), int(xp.max(labels))
-        if low < 0 or high >= classes:
-            raise InvalidValueError(f"labels run from {low} to {high}, but there are {classes} outputs a row")
+    hot, low, high = kernel.compile(Bound(_hot, (xp, shape[-1], scalar_dtype(xp, J.outputs))))(labels)
+    if is_concrete(low) and (int(low) < 0 or int(high) >= shape[-1]):
+        raise InvalidValueError(f"labels run from {int(low)} to {int(high)}, but there are {shape[-1]} outputs a row")
+    return hot
+
+
+def _hot(xp: ModuleType, classes: int, dtype: Any, labels: Array) -> tuple[Array, Array, Array]:
+    """One-hot minus 1/O, and the least and largest label; array-only."""
     hot = labels[..., None] == beside(xp, np.arange(classes), labels)
-    dtype = scalar_dtype(xp, J.outputs)
-    return xp.astype(hot, dtype) - 1.0 / classes
+    return xp.astype(hot, dtype) - 1.0 / classes, xp.min(labels), xp.max(labels)
 
 
 def _check_device(J: Linearization, array: Array, what: str) -> None:
-    try:
-        here, there = array_api_compat.device(J.outputs), array_api_compat.device(array)
-    except (AttributeError, TypeError, ValueError):  # traced arrays have no device
-        return
-    if here != there:
+    here, there = device(J.outputs), device(array)
+    if here is not None and there is not None and here != there:
         raise DeviceMismatchError(f"{what} on {there}, but the outputs are on {here}; move them together")
 
 

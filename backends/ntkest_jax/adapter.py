@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat.numpy as host
@@ -36,7 +36,9 @@ class JaxBackend:
 
     name = "jax"
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> JaxLinearization:
+    def linearize(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> JaxLinearization:
         """Make a linearization; see `ntkest.linearize`.
 
         The function is traced anew in every call, so that nothing it closes over is ever out of date; what XLA
@@ -47,10 +49,10 @@ class JaxBackend:
         NTKError
             One of its subclasses.
         """
-        args, kwargs = jax.tree.map(unchanging, (args, kwargs))
         model = understand(target, args, options.params)
+        inputs, kwargs = jax.tree.map(unchanging, (model.args, kwargs))
         with same_devices():
-            return linearized(Problem(model, kwargs, options), model.holder)
+            return linearized(Problem(replace(model, args=inputs), kwargs, options), model.holder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ def linearized(problem: Problem, holder: Any) -> JaxLinearization:
             )
         if not inspection.same(split.rest, other.rest):  # new batch statistics, say: another function
             return linearized(problem, params)
-        return inspection.measured(J.replaced(params=other.blocks), shape, options.check, precision(primal.jaxpr))
+        with same_devices():
+            return inspection.measured(J.replaced(params=other.blocks), shape, options.check, epsilon)
 
     epsilon = precision(primal.jaxpr)
     J = JaxLinearization(

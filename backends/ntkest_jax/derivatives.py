@@ -39,13 +39,15 @@ class Derivative:
     """One mode, without constants.
 
     `forward(consts, *blocks)` gives (outputs, *residuals) and `linear(consts, *residuals, *probe)` the parts of an
-    image. `compiled` is common to all derivatives of the same structure. The jaxprs are this function's own: while
-    tracing they may be differentiated again, and then custom rules, which structure leaves out, count.
+    image, by the named primitives. `compiled` is common to all derivatives of the same structure. The jaxprs are this
+    function's own: while tracing they may be differentiated again, and then custom rules, which structure leaves out,
+    count.
     """
 
     forward: Any
     linear: Any
     compiled: Memory[Any]
+    primitives: frozenset[str]
     passes: int
 
 
@@ -176,4 +178,4 @@ def _joined(first: Closure, second: Closure, passes: int) -> tuple[Derivative, P
     consts = (first.consts, second.consts)
     # what is traced must not outlive its trace
     compiled = Memory[Any](1) if is_traced(*first.consts, *second.consts) else compiled_for(first.jaxpr, second.jaxpr)
-    return Derivative(first.jaxpr, second.jaxpr, compiled, passes), consts
+    return Derivative(first.jaxpr, second.jaxpr, compiled, primitives(second.jaxpr), passes), consts

@@ -15,13 +15,12 @@ from ntkest.linearization import Expand, InvalidTypeError, InvalidValueError, Re
 
 from .cache import by_value
 from .derivatives import Derivative, Parts, evaluate, is_traced
-from .structure import primitives
 
 BUDGET = 2**28
 """Numbers that the images and intermediates of a vectorised chunk may hold, on an accelerator (1 GiB in float32)."""
 
-WIDE = 32
-"""Probes of a vectorised chunk on CPU, where vectorising helps at all."""
+WIDE = 16
+"""Probes of a vectorised chunk on CPU, where vectorising helps at all: 8 and 32 are slower."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,15 @@ class Pass:
 
     def apply(self, consts: Sequence[Any], residuals: Sequence[Any], probes: Sequence[Any]) -> tuple[Any, ...]:
         """Parts (c, n) of c probes to parts (c, m) of their images."""
-        parts = [
-            jnp.reshape(p, (p.shape[0], *s.shape)).astype(s.dtype) for p, s in zip(probes, self.probe, strict=True)
-        ]
+        count = probes[0].shape[0]
 
         def single(*probe: Any) -> list[Any]:
-            return evaluate(self.derivative.linear, consts, [*residuals, *probe])
+            parts = [p.reshape(s.shape).astype(s.dtype) for p, s in zip(probe, self.probe, strict=True)]
+            return evaluate(self.derivative.linear, consts, [*residuals, *parts])
 
-        if parts[0].shape[0] == 1:  # a batch of one costs more than none
-            images = [i[None] for i in single(*(p[0] for p in parts))]
-        else:
-            images = list(jax.vmap(single)(*parts))
-        return tuple(jnp.reshape(i, (i.shape[0], -1)) for i in images)
+        # a batch of one costs more than none
+        images = [i[None] for i in single(*probes)] if count == 1 else jax.vmap(single)(*probes)
+        return tuple(jnp.reshape(i, (count, -1)) for i in images)
 
 
 def default_chunk(step: Pass, count: int, platform: str) -> int:
@@ -55,7 +51,7 @@ def default_chunk(step: Pass, count: int, platform: str) -> int:
     On CPU single passes already fill the cores with dense layers and convolutions, and vectorising only spoils the
     cache; but the reverse pass of a `scan` adds up each weight's derivative step by step, which a wide chunk batches.
     """
-    names = primitives(step.derivative.linear)
+    names = step.derivative.primitives
     if platform != "cpu":
         size = sum(math.prod(v.aval.shape) for e in step.derivative.linear.eqns for v in e.outvars)
         return max(1, min(count, int(BUDGET // max(1, size))))
@@ -66,7 +62,7 @@ def default_chunk(step: Pass, count: int, platform: str) -> int:
 
 def stepwise(step: Pass, platform: str) -> bool:
     """Whether to call one compiled pass again and again: XLA's CPU convolutions lose their threads inside a loop."""
-    return platform == "cpu" and "conv_general_dilated" in primitives(step.derivative.linear)
+    return platform == "cpu" and "conv_general_dilated" in step.derivative.primitives
 
 
 def run(
@@ -155,19 +151,22 @@ def _scanned(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
     count = _count(probes)
     full = count // chunk * chunk
     if full == chunk:
-        results = [body(jax.tree.map(lambda a: a[:full], probes))]
-    else:
-        parts = jax.tree.map(lambda a: a[:full].reshape(full // chunk, chunk, *a.shape[1:]), probes)
-        stacked = lax.map(body, parts)
+        results = [body(_rows(probes, 0, chunk))]
+    else:  # rows are cut out inside the loop: split into (chunks, chunk, n) beforehand, they would all be copied
+        stacked = lax.map(lambda i: body(_rows(probes, i * chunk, chunk)), jnp.arange(full // chunk))
         results = [jax.tree.map(lambda a: a.reshape(full, *a.shape[2:]), stacked)]
     if full < count:
-        results.append(body(jax.tree.map(lambda a: a[full:], probes)))
+        results.append(body(_rows(probes, full, count - full)))
     return _concatenated(*results)
+
+
+def _rows(probes: Any, start: Any, size: int) -> Any:
+    return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), probes)
 
 
 def _unrolled(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
     starts = range(0, _count(probes), chunk)
-    return _concatenated(*[body(jax.tree.map(lambda a: a[s : s + chunk], probes)) for s in starts])  # noqa: B023
+    return _concatenated(*[body(_rows(probes, s, min(chunk, _count(probes) - s))) for s in starts])
 
 
 def _concatenated(*parts: Any) -> Any:
@@ -183,7 +182,7 @@ def _loop(
 
     def sliced(size: int) -> Callable[..., Any]:
         def part(consts: Any, residuals: Any, probes: Any, start: Any) -> Any:
-            return body(consts, residuals, jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), probes))
+            return body(consts, residuals, _rows(probes, start, size))
 
         return jax.jit(part)
 

@@ -50,7 +50,9 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> NumpyLinearization:
+    def linearize(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> NumpyLinearization:
         """See `ntkest.linearize`. Parameters and input arrays are copied, whatever ``copy=`` says.
 
         Raises

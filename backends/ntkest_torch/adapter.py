@@ -35,7 +35,9 @@ class TorchBackend:
 
     name = "torch"
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> TorchLinearization:
+    def linearize(
+        self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> TorchLinearization:
         """See `ntkest.linearize`. Costs two forwards, up to six on single examples, and one pass a mode.
 
         Without ``check`` it costs one forward. Inside a torch.func transform, or while torch.compile traces,
@@ -47,11 +49,13 @@ class TorchBackend:
         live = options.differentiable or hidden
         check = options.check and not hidden
         with grad_mode(True):
-            program, point = _prepare(target, args, kwargs, options, live)
+            private = options.copy or _writes_weights(target)
+            program, point = _prepare(target, args, kwargs, options, live, private)
+            program.private = private
         devices = _devices(point)
         dice = None if hidden else Dice([t.device for t in _all(point)])
         with dice.kept() if dice else nullcontext():
-            watch = watch_over(program, point, options.copy)
+            watch = watch_over(program, point)
             try:
                 J = TorchLinearization(program, point, watch, Route(), live, check)
             except RuntimeError as error:
@@ -72,11 +76,10 @@ class TorchBackend:
 
 
 def _prepare(
-    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, live: bool
+    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, live: bool, private: bool
 ) -> tuple[Program, Point]:
     if isinstance(target, nn.Module):
         target = getattr(target, "_orig_mod", target)  # below what torch.compile wraps around it
-        private = options.copy
         if private:
             target = copied(target)
         inputs = tensors((tuple(args), dict(kwargs)))
@@ -95,7 +98,14 @@ def _prepare(
     inputs = tensors((tuple(rest), dict(kwargs)))
     autocast = Autocast(_kinds([*tensors(tree).values(), *inputs.values()]))
     program = FunctionProgram(target, tree, rest, kwargs, options.output, autocast)
-    return program, function_point(tree, inputs, options.params, live, options.copy)
+    return program, function_point(tree, inputs, options.params, live, private)
+
+
+def _writes_weights(target: Any) -> bool:
+    """Whether calling the module rescales its own parameters in place, so that only a copy of it may be called."""
+    return isinstance(target, nn.Module) and any(
+        isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None for part in target.modules()
+    )
 
 
 def _kinds(found: Sequence[torch.Tensor]) -> tuple[str, ...]:

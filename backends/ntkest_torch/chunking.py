@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import torch
 
-CPU_REVERSE = 2**20
-"""Numbers (of the larger side of J) in a chunk of VJPs on a CPU. Dense nets run fastest one by one when one
-gradient fills the cache; small nets and recurrent nets, whose time goes into calls, gain up to 5× in chunks."""
+CPU_REVERSE = 2**19
+"""Parameters in a chunk of VJPs on a CPU. Small and recurrent nets spend their time in calls and gain 2 to 5×
+from chunks, until a chunk of gradients fills the cache; large dense nets run as fast one by one."""
 
-CPU_FORWARD = 2**23
-"""The same for JVPs, which share the primal pass within a chunk and so gain up to larger sizes."""
+CPU_FORWARD = 2**21
+"""Outputs in a chunk of JVPs on a CPU. A chunk shares the primal pass and the overhead of forward mode, so that it
+pays also where the tangents of the parameters are large, until ..."""
+
+CPU_TANGENTS = 2**25
+"""... they have so many numbers."""
+
+CPU_MOST = 32
 
 ACCELERATOR = 2**28
-"""The same on accelerators, where a chunk should fill the device: 1 GiB in float32, and intermediates besides."""
-
-_SMALLEST_FORWARD, _LARGEST_CPU = 4, 32
+"""Numbers in a chunk on accelerators, which a chunk should fill: 1 GiB in float32, and intermediates besides."""
 
 
-def chunk_size(mode: str, count: int, widest: int, device: torch.device, convolves: bool) -> int:
-    """Probes in a chunk of `mode` for a Jacobian whose larger side has `widest` numbers.
+def chunk_size(mode: str, count: int, outputs: int, params: int, device: torch.device, convolves: bool) -> int:
+    """Probes in a chunk of `mode` ("jvp" or "vjp") for a Jacobian of shape (outputs, params).
 
     With a convolution on a CPU it is one: batching over probes turns it into a grouped convolution, which is slow.
+    The chunks of `count` probes come out about equally large.
     """
     if device.type != "cpu":
-        return max(1, min(count, ACCELERATOR // widest))
-    if convolves:
-        return 1
-    if mode == "vjp":
-        return max(1, min(count, _LARGEST_CPU, CPU_REVERSE // widest))
-    return max(1, min(count, _LARGEST_CPU, max(_SMALLEST_FORWARD, CPU_FORWARD // widest)))
+        most = ACCELERATOR // max(outputs, params)
+    elif convolves:
+        most = 1
+    elif mode == "vjp":
+        most = min(CPU_MOST, CPU_REVERSE // params)
+    else:
+        most = min(CPU_MOST, CPU_FORWARD // outputs, CPU_TANGENTS // params)
+    chunks = -(-count // max(1, most))
+    return max(1, -(-count // max(1, chunks)))

@@ -15,12 +15,12 @@ while `functional_call` has other tensors in it."""
 
 
 @contextmanager
-def forward_flags(without_onednn: bool) -> Iterator[None]:
-    """Switches that forward mode needs, set while a pass runs and then put back.
+def differentiable_kernels(without_onednn: bool = False) -> Iterator[None]:
+    """Switches that forward mode and second derivatives need, set while the model runs and then put back.
 
-    Attention: only the MATH kernel of scaled-dot-product attention has a forward derivative, and the fused
-    inference path of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` has none. LSTM: the oneDNN
-    kernel has none; but without oneDNN convolutions are many times slower, so that is asked for separately.
+    Attention: only the MATH kernel of scaled-dot-product attention has those derivatives, and the fused inference
+    path of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` has none. LSTM: the oneDNN kernel has no forward
+    derivative; but without oneDNN convolutions are many times slower, so that is asked for separately.
     """
     with one_thread, ExitStack() as restore:
         restore.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -12,7 +14,8 @@ from torch.autograd import forward_ad
 from ntkest.linearization import UnsupportedModeError
 
 from .errors import layer_of, out_of_memory
-from .flags import forward_flags, grad_mode, transforming
+from .flags import differentiable_kernels, grad_mode
+from .norms import ElementaryNorms
 from .programs import ModuleProgram, Point, Program
 from .reverse import Reverse
 
@@ -51,7 +54,7 @@ class Forward:
         self._live = live
         self._reverse = reverse
         self._route = route
-        self._kept: tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]] | None = None
+        self._graph: tuple[torch.Tensor, Tensors] | None = None
 
     @property
     def passes_per_jvp(self) -> int:
@@ -69,10 +72,10 @@ class Forward:
             for without_onednn in (False, True)[route.without_onednn :]:
                 for run in (self._batched, self._looped):
                     batched = run == self._batched
-                    if batched and not (route.batches and (tangents[0].shape[0] > 1 or transforming())):
+                    if batched and not (route.batches and (tangents[0].shape[0] > 1 or self._live)):
                         continue
                     try:
-                        with forward_flags(without_onednn):
+                        with differentiable_kernels(without_onednn), self._norms():
                             images = run(tangents)
                     except RuntimeError as error:
                         if out_of_memory(error):
@@ -94,10 +97,14 @@ class Forward:
         route.doubles = True
         return images
 
+    def _norms(self) -> AbstractContextManager[Any]:
+        return ElementaryNorms() if self._live else nullcontext()
+
     def _function(self) -> Callable[..., torch.Tensor]:
         return lambda *blocks: self._program(self._point.with_blocks(blocks))
 
     def _batched(self, tangents: Tensors) -> torch.Tensor:
+        """All at once; with live parameters also a single one, for attention on dual numbers has no gradient."""
         blocks = tuple(self._point.blocks.values())
         with grad_mode(self._live):
             push = lambda *v: torch.func.jvp(self._function(), blocks, v)[1]  # noqa: E731
@@ -120,36 +127,32 @@ class Forward:
         return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images)
 
     def _doubled(self, tangents: Tensors) -> torch.Tensor:
+        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
+        with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._norms():
+            outputs, blocks = self._graph = self._graph or self._reverse.graph(fresh=True)
+            images: torch.Tensor = self._reverse.within(blocks, lambda: self._pulled_back(outputs, blocks, tangents))
+        if self._live:
+            self._graph = None
+        return images
+
+    def _pulled_back(self, outputs: torch.Tensor, blocks: Tensors, tangents: Tensors) -> torch.Tensor:
+        """Jᵀ u as a graph in u, and for each tangent v the derivative of ⟨v, Jᵀ u⟩ with respect to u, which is J v."""
         images = []
-        with grad_mode(True):
-            u, zero, gradients, used = self._pullback()
+        with self._program.autocast.left():
+            u = torch.zeros_like(outputs, requires_grad=True)
+            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
+            used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
             for index in range(tangents[0].shape[0]):
                 image = torch.autograd.grad(
-                    gradients,
+                    tuple(gradients[i] for i in used),
                     u,
-                    [tangents[i][index] for i in used],
+                    tuple(tangents[i][index] for i in used),
                     retain_graph=True,
                     create_graph=self._live,
                     allow_unused=True,
                 )[0]
-                images.append(zero if image is None else image)
+                images.append(torch.zeros_like(outputs) if image is None else image)
         return torch.stack(images)
-
-    def _pullback(self) -> tuple[torch.Tensor, torch.Tensor, Tensors, tuple[int, ...]]:
-        """u, a zero image, and Jᵀ u as a graph in u with the blocks that it is about."""
-        if self._kept is not None:
-            return self._kept
-        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with forward_flags(self._route.without_onednn):
-            outputs, blocks = self._reverse.graph(fresh=True)
-        with self._program.autocast.left():
-            u = torch.zeros_like(outputs, requires_grad=True)
-            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
-        used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
-        kept = (u, torch.zeros_like(outputs), tuple(gradients[i] for i in used), used)
-        if not self._live:
-            self._kept = kept
-        return kept
 
     def _unsupported(self, error: RuntimeError) -> UnsupportedModeError:
         module = self._program.module if isinstance(self._program, ModuleProgram) else None

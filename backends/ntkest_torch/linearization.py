@@ -18,10 +18,10 @@ from ntkest.linearization import (
     InvalidTypeError,
     NonDifferentiableError,
     Reduce,
-    ShapeError,
     Tree,
     UnsupportedModeError,
     as_probes,
+    as_tangents,
     check_adjoint,
     check_finite,
     checked_chunk,
@@ -116,12 +116,12 @@ class TorchLinearization:
             images = self._reverse.passes(graph, omega.reshape(-1, *self.outputs.shape))
             return tuple(image.reshape(image.shape[0], -1) for image in images)
 
-        return map_chunks(xp, pull, reduce, probes, expand, size)
+        return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
 
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""
-        widest = max(self.outputs.numel(), sum(p.numel() for p in self.params))
-        return chunk_size(mode, count, widest, self.outputs.device, self.convolves)
+        size = sum(p.numel() for p in self.params)
+        return chunk_size(mode, count, self.outputs.numel(), size, self.outputs.device, self.convolves)
 
     def at(self, params: Any) -> TorchLinearization:
         """The same function at other parameters.
@@ -140,7 +140,7 @@ class TorchLinearization:
         self._watch.check()
         point, watch = moved(self._program, self._point, params, self._live)
         J = TorchLinearization(self._program, point, watch, self._route, self._live, self._check)
-        J.epsilon = self.epsilon
+        J.epsilon, J._reverse.away = self.epsilon, True
         if self._check:
             check_finite(xp, J.params, J.param_names, J.outputs)
         return J.finish(self.examples)
@@ -148,15 +148,11 @@ class TorchLinearization:
     # -- probes in and images out --------------------------------------------------------------------------------
 
     def _push(self, tangents: Any) -> Array:
-        if not isinstance(tangents, tuple | list) or len(tangents) != len(self.params):
-            given = f"{len(tangents)} arrays" if isinstance(tangents, tuple | list) else type(tangents).__name__
-            raise ShapeError(f"tangents are a tuple of {len(self.params)} arrays, one a parameter block; got {given}")
+        checked = as_tangents(xp, self.params, self.param_names, tangents)
         blocks = tuple(
             self._probes(v, p, f"tangents of {name!r}").reshape(-1, *p.shape)
-            for v, p, name in zip(tangents, self.params, self.param_names, strict=True)
+            for v, p, name in zip(checked, self.params, self.param_names, strict=True)
         )
-        if len({v.shape[0] for v in blocks}) > 1:
-            raise ShapeError(f"tangents of all blocks need as many probes; got {[v.shape[0] for v in blocks]}")
         images = self._forward.passes(blocks)
         return images.reshape(images.shape[0], -1)
 

@@ -77,9 +77,9 @@ def function_point(tree: Any, inputs: Named, wanted: Any, live: bool, private: b
     return Point(blocks, constants, {name: keep(t) for name, t in inputs.items()})
 
 
-def watch_over(program: Program, point: Point, private: bool) -> Watch:
+def watch_over(program: Program, point: Point) -> Watch:
     """A watch over all that `point` refers to; over nothing if it is private."""
-    if private:
+    if program.private:
         return Watch((), None)
     named = [
         *((f"parameter {name!r}", t) for name, t in point.blocks.items()),
@@ -91,7 +91,7 @@ def watch_over(program: Program, point: Point, private: bool) -> Watch:
 
 def moved(program: Program, point: Point, params: Any, live: bool) -> tuple[Point, Watch]:
     """`point` with the tensors of `params` (a state, a module, a pytree, or the blocks in order) in their places."""
-    keep = keeper(live, False)
+    keep = keeper(live, program.private)
     with grad_mode(live):
         new = {name: keep(tensor) for name, tensor in _named(program, point, params).items()}
     known = point.blocks | point.constants
@@ -108,7 +108,7 @@ def moved(program: Program, point: Point, params: Any, live: bool) -> tuple[Poin
         blocks={name: new.get(name, old) for name, old in point.blocks.items()},
         constants={name: new.get(name, old) for name, old in point.constants.items()},
     )
-    return there, watch_over(program, there, False)
+    return there, watch_over(program, there)
 
 
 def _named(program: Program, point: Point, params: Any) -> Named:

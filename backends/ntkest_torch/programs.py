@@ -46,6 +46,8 @@ class Program(ABC):
         self._arguments = (tuple(args), dict(kwargs))
         self._output = output
         self.autocast = autocast
+        self.private = False
+        """Whether points hold copies of the user's tensors, which nothing can reach."""
         self._written: tuple[frozenset[str], frozenset[str]] | None = None
         self.dice: Dice | None = None
         """Set if the model draws random numbers: later calls then repeat the draws of the first."""
@@ -53,6 +55,10 @@ class Program(ABC):
     @abstractmethod
     def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the model returns."""
+
+    def within(self, point: Point, run: Callable[[], Any]) -> Any:
+        """``run()`` while the model holds the tensors of `point`, for what a graph recomputes (checkpointing)."""
+        return run()
 
     def __call__(self, point: Point, replay: bool = True) -> torch.Tensor:
         """The one output tensor; `replay` repeats the first call's random numbers, if there were any."""
@@ -84,6 +90,12 @@ class ModuleProgram(Program):
         super().__init__(*rest)
         self.module = module
 
+    def within(self, point: Point, run: Callable[[], Any]) -> Any:
+        """See `Program.within`."""
+        state = {f"module.{name}": tensor for name, tensor in {**point.constants, **point.blocks}.items()}
+        with one_thread:
+            return torch.func.functional_call(_Inside(self.module), state, (run,))
+
     def first_name(self, name: str) -> str:
         """The name under which a parameter or buffer is listed, for any of the places where it is tied."""
         places = [
@@ -98,6 +110,17 @@ class ModuleProgram(Program):
             return torch.func.functional_call(
                 self.module, {**point.constants, **point.blocks}, tuple(args), dict(kwargs)
             )
+
+
+class _Inside(nn.Module):
+    """Runs a function where a module's forward would run, so that `functional_call` has its tensors in place."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, run: Callable[[], Any]) -> Any:
+        return run()
 
 
 class FunctionProgram(Program):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 
 from ntkest.linearization import NonDifferentiableError
 
 from .errors import out_of_memory
-from .flags import grad_mode, transforming
+from .flags import differentiable_kernels, grad_mode, transforming
 from .programs import Point, Program
 
 Tensors = tuple[torch.Tensor, ...]
@@ -28,12 +30,18 @@ class Reverse:
         self._live = live
         self._kept: tuple[torch.Tensor, Tensors] | None = None
         self._batches = True
+        self.away = False
+        """Not at the module's own parameters, which a graph that recomputes (checkpointing) would find there."""
+
+    def within(self, blocks: Tensors, run: Callable[[], Any]) -> Any:
+        """``run()``, which makes passes through a graph, where recomputing finds `blocks`, the leaves of that graph."""
+        return self._program.within(self._point.with_blocks(blocks), run) if self.away else run()
 
     def graph(self, fresh: bool = False) -> tuple[torch.Tensor, Tensors]:
         """(outputs, blocks) of one forward with grad on; `fresh` asks for one that nobody else holds."""
         if self._kept is not None and not fresh:
             return self._kept
-        with grad_mode(True):
+        with grad_mode(True), differentiable_kernels() if self._live else nullcontext():
             blocks = tuple(_leaf(block, self._live) for block in self._point.blocks.values())
             outputs = self._program(self._point.with_blocks(blocks))
         if outputs.is_floating_point() and not outputs.requires_grad:
@@ -89,8 +97,9 @@ class TransformedReverse(Reverse):
 
     def passes(self, graph: tuple[torch.Tensor, Tensors], cotangents: torch.Tensor) -> Tensors:
         """See `Reverse.passes`."""
-        _, pull, *_ = torch.func.vjp(lambda *blocks: self._program(self._point.with_blocks(blocks)), *graph[1])
-        images: Tensors = torch.func.vmap(pull)(cotangents)
+        with differentiable_kernels():  # a transform around this one may ask for second derivatives
+            _, pull, *_ = torch.func.vjp(lambda *blocks: self._program(self._point.with_blocks(blocks)), *graph[1])
+            images: Tensors = torch.func.vmap(pull)(cotangents)
         return images
 
 

@@ -4,7 +4,7 @@ from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
 from .onesided import FORWARD, REVERSE
-from .problem import Counted, Estimator, Key, Moment, Problem
+from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 
 ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
 """Estimators that sample, by the name that ``method=`` takes."""
@@ -12,4 +12,16 @@ ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchi
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
 """All values of ``method=``."""
 
-__all__ = ["ESTIMATORS", "EXACT", "FORWARD", "METHODS", "REVERSE", "Counted", "Estimator", "Key", "Moment", "Problem"]
+__all__ = [
+    "ESTIMATORS",
+    "EXACT",
+    "FORWARD",
+    "METHODS",
+    "REVERSE",
+    "Bound",
+    "Counted",
+    "Estimator",
+    "Key",
+    "Moment",
+    "Problem",
+]

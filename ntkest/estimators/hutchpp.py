@@ -16,7 +16,7 @@ one-sided remainder, the range from JV and the form for norms and products use K
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..linearization import Array, leading, scalar_dtype
@@ -45,11 +45,11 @@ class State:
     """For each kernel ‖J_lᵀQ‖_F² (rows,)."""
     images: tuple[tuple[Array, ...], ...] | None
     """For each kernel K Q as (k, M) for the whole and each part; None where only traces are wanted."""
-    signs: Array
+    signs: Array = None
     """Bits of the remainder's probes."""
-    remainder: Any
+    remainder: Any = None
     """State of the one-sided estimator on the complement."""
-    targets: dict[Key, Moment]
+    targets: dict[Key, Moment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,56 +62,67 @@ class HutchPP:
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
 
     def passes(self, problem: Problem, samples: int) -> int:
-        """For k = l = `samples`."""
-        return samples * self._each(problem) + problem.targets
+        """For l = `samples` and k = ⌈l/2⌉."""
+        return _columns(samples) * self._column(problem) + samples * len(problem.kernels) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
-        """The k = l that `passes` pay for."""
-        return (passes - problem.targets) // self._each(problem)
+        """The l that `passes` pay for."""
+        left, kernels = passes - problem.targets, len(problem.kernels)
+        even = 2 * (left // (self._column(problem) + 2 * kernels))
+        return even + 1 if self.passes(problem, even + 1) <= passes else even
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples: the remainder is run anew on the smaller complement."""
         return self.passes(problem, want) - self.passes(problem, have) + have * len(problem.kernels)
 
-    def _each(self, problem: Problem) -> int:
+    def _column(self, problem: Problem) -> int:
+        """Passes for one column of Q: a sketch by one of the kernels, which take turns, and JᵀQ, and K Q for pairs."""
         jvps = [kernel.J.passes_per_jvp for kernel in problem.kernels]
-        kernels = len(jvps)
-        # one column of Q costs one sketch by one of the kernels, which take turns
         sketch = max(jvps) + (1 if self.sketch == "KS" else 0)
-        onto = kernels + (sum(jvps) * problem.groups.count if _pairs(problem) else 0)
-        return sketch + onto + kernels
+        return sketch + len(jvps) + (sum(jvps) * problem.groups.count if _pairs(problem) else 0)
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Signs for the remainder, and for the sketch."""
-        first = problem.kernels[0].J
+        first, columns = problem.kernels[0].J, (_columns(start), _columns(stop))
         signs = draw_cotangents(first, seed, start, stop)
         if self.sketch == "KS":
-            return Probes(cotangents=signs, sketch=draw_cotangents(first, seed, start, stop, SKETCH))
-        drawn = (draw_tangents(k.J, seed, start, stop, a, TANGENT_SKETCH) for a, k in enumerate(problem.kernels))
+            return Probes(cotangents=signs, sketch=draw_cotangents(first, seed, *columns, SKETCH))
+        drawn = (draw_tangents(k.J, seed, *columns, a, TANGENT_SKETCH) for a, k in enumerate(problem.kernels))
         return Probes(cotangents=signs, tangent_sketch=tuple(drawn))
 
     def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
         """Add columns to Q, and run the remainder on its complement."""
         xp = problem.xp
-        columns = self._range(problem, probes, 0 if state is None else state.basis.shape[0])
-        basis = _orthonormalise(xp, None if state is None else state.basis, columns, problem.size)
-        norms, images = _project(problem, basis)
         signs = probes.cotangents
         if state is None:
-            targets = target_moments(problem)
+            state = self._subspace(problem, None, probes)
+            state = replace(state, targets=target_moments(problem))
         else:
-            targets = state.targets
-            basis = xp.concat([state.basis, basis], axis=0)
-            norms = tuple(old + new for old, new in zip(state.norms, norms, strict=True))
-            if images is not None and state.images is not None:
-                images = tuple(
-                    tuple(xp.concat([o, n], axis=0) for o, n in zip(old, new, strict=True))
-                    for old, new in zip(state.images, images, strict=True)
-                )
             signs = xp.concat([state.signs, signs], axis=0)
-        rest = _without_targets(problem)
-        remainder = REVERSE.extend(rest, None, Probes(cotangents=_complement(problem, signs, basis)))
-        return State(basis, norms, images, signs, remainder, targets)
+            if leading(probes.sketch if self.sketch == "KS" else probes.tangent_sketch):
+                state = self._subspace(problem, state, probes)
+        cotangents = _complement(problem, signs, state.basis)
+        remainder = REVERSE.extend(_without_targets(problem), None, Probes(cotangents=cotangents))
+        return replace(state, signs=signs, remainder=remainder)
+
+    def _subspace(self, problem: Problem, old: State | None, probes: Probes) -> State:
+        """Add columns to Q."""
+        xp = problem.xp
+        columns = self._range(problem, probes, 0 if old is None else old.basis.shape[0])
+        basis = _orthonormalise(xp, None if old is None else old.basis, columns, problem.size)
+        if old is not None and not basis.shape[0]:
+            return old
+        norms, images = _project(problem, basis)
+        if old is None:
+            return State(basis, norms, images)
+        basis = xp.concat([old.basis, basis], axis=0)
+        norms = tuple(a + b for a, b in zip(old.norms, norms, strict=True))
+        if images is not None and old.images is not None:
+            images = tuple(
+                tuple(xp.concat([a, b], axis=0) for a, b in zip(*pair, strict=True))
+                for pair in zip(old.images, images, strict=True)
+            )
+        return replace(old, basis=basis, norms=norms, images=images)
 
     def _range(self, problem: Problem, probes: Probes, start: int) -> Array:
         """Columns, as rows (k, M), of KS or JV; column i is by kernel (start + i) mod the number of kernels."""
@@ -146,6 +157,11 @@ class HutchPP:
 
 HUTCHPP = HutchPP("hutch++", "KS")
 HUTCHPP_JV = HutchPP("hutch++jv", "JV")
+
+
+def _columns(samples: int) -> int:
+    """K for l samples: half as many, for a column costs more passes, and error bars need samples."""
+    return -(-samples // 2)
 
 
 def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[tuple[Array, ...], ...] | None]:
@@ -184,7 +200,7 @@ def _orthonormalise(xp: Any, old: Array | None, columns: Array, size: int) -> Ar
     """
     columns = xp.astype(columns, scalar_dtype(xp, columns), copy=False)
     have = 0 if old is None else old.shape[0]
-    columns = columns[: size - have, :]
+    columns = columns[: min(columns.shape[0], size - have), :]
     stack = columns if old is None else xp.concat([old, columns], axis=0)
     q, _ = xp.linalg.qr(stack.T)
     return q.T[have:, :]

@@ -78,9 +78,9 @@ def pair_moment(
     return Moment(total / pairs, (total[None, :] - sums) / left[:, None])
 
 
-def mean_moment(xp: ModuleType, pieces: tuple[Array, ...], offset: Array | float = 0.0) -> Moment:
-    """The mean of samples (m, rows) in pieces plus an exact offset, and the means without each sample."""
+def mean_moment(xp: ModuleType, pieces: tuple[Array, ...]) -> Moment:
+    """The mean of samples (m, rows) in pieces, and the means without each sample."""
     samples = xp.concat(pieces, axis=0)
     m = samples.shape[0]
     total = xp.sum(samples, axis=0)
-    return Moment(offset + total / m, offset + (total[None, :] - samples) / (m - 1), offset)
+    return Moment(total / m, (total[None, :] - samples) / (m - 1))

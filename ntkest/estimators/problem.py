@@ -79,8 +79,8 @@ class Moment:
     """(rows,): rows is 1, or 1 + parts."""
     replicates: Array | None = None
     """(m, rows): the estimate without probe i; None where the value is exact."""
-    offset: Array | float = 0.0
-    """(rows,): the part of the value that is exact; the rest is an average over probes."""
+    offset: Array | None = None
+    """(rows,): the part of the value that is exact, if any; the rest is an average over probes."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, beside, eps, is_concrete, number, scalar_dtype, tolerance
+from .precision import accumulator, beside, device, eps, is_concrete, number, scalar_dtype, tolerance
 from .protocol import Array, Backend, Blocks, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -61,6 +61,7 @@ __all__ = [
     "check_finite",
     "check_repeatable",
     "checked_chunk",
+    "device",
     "eps",
     "find_backend",
     "find_examples",

@@ -20,10 +20,13 @@ def tree_map(function: Callable[..., Any], *trees: Tree) -> Tree:
 
 def leading(tree: Tree) -> int:
     """The number of probes in a tree: the size of its common leading axis."""
-    while isinstance(tree, tuple):
+    if isinstance(tree, tuple):
         if not tree:
             raise InvalidValueError("got no probe arrays")
-        tree = tree[0]
+        counts = [leading(part) for part in tree]
+        if len(set(counts)) > 1:  # slices of chunks would drop the surplus without a word
+            raise ShapeError(f"probe arrays have different numbers of probes: {counts}")
+        return counts[0]
     if len(tree.shape) == 0:
         raise InvalidValueError("probes need a leading axis of probes, got a scalar")
     return int(tree.shape[0])

@@ -15,6 +15,7 @@ GROUP = "ntkest.backends"
 
 def linearize(
     target: Any,
+    /,
     *args: Any,
     output: Any = None,
     params: Any = None,
@@ -35,7 +36,8 @@ def linearize(
     target : module or callable
         What to differentiate. It is called as it is: train or eval mode is not switched.
     *args, **kwargs
-        The inputs, as the model takes them; for a function, the parameters come first.
+        The inputs, as the model takes them; for a function, the parameters come first. A keyword of the model that has
+        the name of one below is passed by position, or bound beforehand.
     output : str, int or callable, optional
         Picks what to differentiate from a dict, tuple or model-output object: a key, an index, an
         attribute, or a function such as ``lambda o: o[0][:, -1]``. Without it, several arrays are put side by side.
@@ -70,7 +72,7 @@ def linearize(
     if batch_axis not in ("auto", None) and (isinstance(batch_axis, bool) or not isinstance(batch_axis, int)):
         raise InvalidValueError(f"batch_axis= takes 'auto', None or an axis number, not {batch_axis!r}")
     options = Options(output, params, batch_axis, check, copy, differentiable)
-    return find_backend(target, args, backend).linearize(target, *args, options=options, **kwargs)
+    return find_backend(target, args, backend).linearize(target, args, kwargs, options)
 
 
 def find_backend(target: Any, args: tuple[Any, ...], name: str | None = None) -> Backend:

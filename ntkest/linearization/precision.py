@@ -19,12 +19,17 @@ def eps(xp: ModuleType, *arrays: Array) -> float:
     return max(float(xp.finfo(a.dtype).eps) for a in arrays)
 
 
+def device(array: Array) -> Any:
+    """The device of `array`; None for a traced array, which has none to ask."""
+    try:
+        return device_of(array)
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
 def accumulator(xp: ModuleType, array: Array) -> Any:
     """The dtype in which long sums over `array` are added: float64 where the device has it, else float32."""
-    try:
-        dtypes = xp.__array_namespace_info__().dtypes(kind="real floating", device=device_of(array))
-    except (AttributeError, TypeError, ValueError):  # a traced array has no device to ask
-        dtypes = xp.__array_namespace_info__().dtypes(kind="real floating")
+    dtypes = xp.__array_namespace_info__().dtypes(kind="real floating", device=device(array))
     return dtypes.get("float64", xp.float32)
 
 
@@ -39,12 +44,11 @@ def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array
     host = np.asarray(values)
     name = re.findall(r"\w+", str(dtype))[-1]
     if name in np.sctypeDict:  # converted on the host, it needs no conversion on the device
-        host, dtype = host.astype(name, copy=False), None
-    try:
-        where = device_of(like)
-    except (AttributeError, TypeError, ValueError):
-        return xp.asarray(host, dtype=dtype)
-    return xp.asarray(host, dtype=dtype, device=where)
+        host = host.astype(name, copy=False)
+    where = device(like)
+    array = xp.asarray(host, dtype=dtype)
+    # Moving is for where it is needed: asked for the device they are on anyway, some namespaces compile a copy
+    return array if where is None or device(array) == where else xp.asarray(host, dtype=dtype, device=where)
 
 
 def tolerance(epsilon: float) -> float:

@@ -134,8 +134,11 @@ class Backend(Protocol):
         """The framework's name, for messages and results."""
         ...
 
-    def linearize(self, target: Any, *args: Any, options: Options, **kwargs: Any) -> Linearization:
-        """Make a linearization; `args` and `kwargs` are as given to `ntkest.linearize`."""
+    def linearize(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Linearization:
+        """Make a linearization; `args` and `kwargs` are as given to `ntkest.linearize`.
+
+        They come whole, so that a model may have keywords of any name, ``options`` too.
+        """
         ...
 
 

@@ -34,7 +34,7 @@ class Built:
         return linearize(self.target, *self.args, **self.kwargs, **{**self.options, **options})
 
     def jacobian(self):
-        """(M, P_l) for each name, by `jax.jacrev` of the plain function, or `jax.jacfwd` where it has no reverse mode."""
+        """(M, P_l) for each name, by `jax.jacrev` of the plain function, or `jax.jacfwd` where there is no reverse."""
         try:
             blocks = jax.jit(jax.jacrev(self.plain))(self.point)
         except ValueError:
@@ -45,7 +45,7 @@ class Built:
 def linearize(target, *args, output=None, params=None, batch_axis="auto", check=True, copy=False, **kwargs):
     """`ntkest.linearize` by this adapter, whether ntkest is installed or only on the path."""
     options = Options(output, params, batch_axis, check, copy)
-    return backend.linearize(target, *args, options=options, **kwargs)
+    return backend.linearize(target, args, kwargs, options)
 
 
 def draw(seed, *shape, scale=1.0):

@@ -23,7 +23,10 @@ def float64():
     """Double precision for one test, so that what is compared agrees to many digits."""
     import jax
 
-    with jax.enable_x64(True):
+    enable = getattr(jax, "enable_x64", None)
+    if enable is None:  # before jax 0.8
+        from jax.experimental import enable_x64 as enable
+    with enable(True):
         yield
 
 

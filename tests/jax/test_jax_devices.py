@@ -14,7 +14,7 @@ PROLOGUE = """
     f = lambda p, x: jnp.tanh(x @ p)
     draw = lambda *shape: jnp.asarray(np.random.default_rng(len(shape)).standard_normal(shape), jnp.float32)
     p, x, w = draw(6, 4), draw(8, 6), jnp.ones((3, 32))
-    plain = backend.linearize(f, p, x, options=Options())
+    plain = backend.linearize(f, (p, x), {}, Options())
     assert plain.examples == (0, 8)
 """
 
@@ -33,7 +33,7 @@ def test_sharded_parameters_and_inputs_give_the_same_numbers():
         mesh = Mesh(np.array(jax.devices()), ("d",))
         split = NamedSharding(mesh, PartitionSpec("d"))
         columns = NamedSharding(mesh, PartitionSpec(None, "d"))
-        J = backend.linearize(f, jax.device_put(p, columns), jax.device_put(x, split), options=Options())
+        J = backend.linearize(f, (jax.device_put(p, columns), jax.device_put(x, split)), {}, Options())
         assert J.examples == (0, 8)
         everywhere = jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
         np.testing.assert_allclose(J.vjp(everywhere)[0], plain.vjp(w)[0], rtol=1e-5, atol=1e-5)
@@ -45,7 +45,7 @@ def test_arrays_on_a_second_device_work_there_and_mixed_ones_say_so():
     run("""
         second = jax.devices()[1]
         p1, x1, w1 = (jax.device_put(a, second) for a in (p, x, w))
-        J = backend.linearize(f, p1, x1, options=Options())
+        J = backend.linearize(f, (p1, x1), {}, Options())
         found = J.vjp(w1)[0]
         assert found.devices() == {second}
         np.testing.assert_allclose(found, plain.vjp(w)[0], rtol=1e-6)
@@ -56,7 +56,7 @@ def test_arrays_on_a_second_device_work_there_and_mixed_ones_say_so():
         else:
             raise AssertionError("probes on a third device were taken")
         try:
-            backend.linearize(f, p1, jax.device_put(x, jax.devices()[2]), options=Options())
+            backend.linearize(f, (p1, jax.device_put(x, jax.devices()[2])), {}, Options())
         except DeviceMismatchError:
             pass
         else:

@@ -18,7 +18,7 @@ def test_flax_and_equinox_are_imported_only_for_objects_of_theirs():
         import sys, jax.numpy as jnp
         from ntkest_jax import backend
         from ntkest.linearization import Options
-        backend.linearize(lambda p: jnp.sin(p), jnp.ones(3), options=Options()).vjp(jnp.ones((1, 3)))
+        backend.linearize(lambda p: jnp.sin(p), (jnp.ones(3),), {}, Options()).vjp(jnp.ones((1, 3)))
         assert not {"flax", "equinox"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
@@ -75,6 +75,14 @@ def test_an_nnx_module_is_unchanged_and_its_mode_is_its_own():
     net.eval()
     assert linearize(net, x).examples == (0, 5)
     np.testing.assert_allclose(linearize(net, x).outputs, net(x), rtol=1e-5)
+
+
+def test_an_nnx_module_is_a_pytree_of_parameters_with_shared_ones_once():
+    pytest.importorskip("flax")
+    built = BY_NAME["nnx"].build()
+    J = linearize(lambda m, x: 2 * m(x), built.target, *built.args)
+    assert set(J.param_names) == set(built.point)
+    np.testing.assert_allclose(J.outputs, 2 * built.linearize().outputs, rtol=1e-5)
 
 
 def test_a_later_update_of_an_nnx_module_does_not_reach_back():

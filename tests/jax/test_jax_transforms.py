@@ -7,15 +7,15 @@ import pytest
 
 from tests.jax.cases import BY_NAME, CASES, flat, linearize, signs
 
-SMOOTH = [case for case in CASES if case.id in ("mlp", "convnet", "gru", "checkpoint", "custom-rules", "transformer")]
+SMOOTH = [case for case in CASES if case.id in ("mlp", "convnet", "gru", "checkpoint", "custom-rules")]
 
 
 def square(images):
     return sum((i * i).sum(1) for i in images)
 
 
-def test_tables_agree():
-    assert len(SMOOTH) == 6
+def test_the_smooth_cases_are_all_in_the_table():
+    assert len(SMOOTH) == 5
 
 
 @pytest.mark.parametrize("case", SMOOTH)

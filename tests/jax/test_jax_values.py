@@ -135,3 +135,27 @@ def test_a_linearization_without_checks_has_the_same_maps():
     assert quick.examples is None
     np.testing.assert_allclose(quick.outputs, checked.outputs, rtol=1e-6)
     np.testing.assert_allclose(quick.vjp(signs(0, 1, 21))[0], checked.vjp(signs(0, 1, 21))[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [("features", (4, 2)), (lambda o: o["score"][:, -1], (4,)), (None, (4, 4))],
+)
+def test_output_picks_what_is_differentiated(output, expected):
+    def several(params, x):
+        return {"features": f(params, x), "score": 2 * f(params, x)}
+
+    params, x = {"w": draw(0, 3, 2)}, draw(1, 4, 3)
+    J = linearize(several, params, x, output=output)
+    assert J.outputs.shape == expected
+    assert J.examples == (0, 4)
+
+
+def test_random_keys_are_inputs_and_make_examples_interact():
+    def noisy(params, x, key):
+        return f(params, x) * jax.random.bernoulli(key, 0.5, (x.shape[0], 2))
+
+    params, x, key = {"w": draw(0, 3, 2)}, draw(1, 64, 3), jax.random.key(0)
+    J = linearize(noisy, params, x, key)
+    np.testing.assert_allclose(J.outputs, noisy(params, x, key), rtol=1e-6)
+    assert J.examples is None

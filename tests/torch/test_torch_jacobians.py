@@ -5,8 +5,7 @@ import torch
 
 import ntkest
 from ntkest.linearization import StaleLinearizationError
-
-from .cases import CASES, explicit
+from tests.torch.cases import CASES, explicit
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -52,6 +51,7 @@ def test_both_modes_equal_the_explicit_jacobian_and_leave_all_as_it_was(case, dt
     tight = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-5}
     assert J.param_names == tuple(wanted)
     assert J.modes == {"jvp", "vjp"}
+    assert J.passes_per_jvp == 1
     for block, single, matrix in zip(pulled, alone, wanted.values(), strict=True):
         torch.testing.assert_close(block, matrix, **tight)
         torch.testing.assert_close(single, matrix, **tight)

@@ -4,12 +4,12 @@ import threading
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 import ntkest
 from ntkest.linearization import StaleLinearizationError
-
-from .cases import resnet
+from tests.torch.cases import resnet
 
 
 def mlp(dtype=torch.float64):
@@ -163,6 +163,41 @@ def test_without_checks_a_random_model_is_linearized_at_its_first_draw(x):
     draw = J.outputs / x
     torch.testing.assert_close(J.jvp((torch.ones(2, 3, dtype=torch.float64),))[1], (x * draw).reshape(-1))
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_embedding_that_bounds_its_own_norm_is_left_alone():
+    torch.manual_seed(0)
+    module, tokens = nn.Embedding(6, 3, max_norm=0.5).double(), torch.tensor([[0, 1], [2, 0]])
+    before = module.weight.detach().clone()
+    J = ntkest.linearize(module, tokens)
+    moved = J.at({"weight": before})
+    assert torch.equal(module.weight, before)
+    assert bool((J.outputs.norm(dim=-1) < 0.5 + 1e-6).all())
+    counts = torch.tensor([2.0, 1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64).repeat_interleave(3)
+    for here in (J, moved):
+        torch.testing.assert_close(here.vjp(torch.ones(1, 12, dtype=torch.float64))[0][0], counts)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def hidden(self, x):
+        return torch.tanh(self.first(x))
+
+    def forward(self, x):
+        return self.last(torch.utils.checkpoint.checkpoint(self.hidden, x, use_reentrant=False))
+
+
+def test_what_a_checkpoint_recomputes_is_at_the_right_place(x):
+    torch.manual_seed(0)
+    module = Checkpointed().double()
+    state = {name: 0.5 * p.detach() for name, p in module.named_parameters()}
+    moved = ntkest.linearize(module, x).at(state)
+    module.load_state_dict(state)
+    plain = nn.Sequential(module.first, nn.Tanh(), module.last)
+    torch.testing.assert_close(maps(moved), maps(ntkest.linearize(plain, x)))
 
 
 class Cautious(nn.Module):

@@ -1,0 +1,1 @@
+"""How much ntkest costs beside what it replaces. ``python -m benchmarks --help``; not part of the installed package."""

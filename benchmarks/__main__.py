@@ -1,0 +1,57 @@
+"""``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from . import report
+from .cases import CASES
+from .gemm import PRODUCTS
+from .passes import measure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and do as it says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    passes = commands.add_parser("passes", help="32-probe traces against the best hand-written form")
+    passes.add_argument("--pairs", type=int, default=15, help="samples of each, taken in turns")
+    passes.add_argument("--rounds", type=int, default=3, help="rounds of the race between hand-written forms")
+    passes.add_argument("--starts", type=int, default=5, help="fresh interpreters for import times, or none")
+    passes.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for everything")
+    passes.add_argument("--framework", choices=sorted(PRODUCTS), action="append", help="only this; may be repeated")
+    passes.add_argument("--case", choices=sorted(CASES), action="append", help="only this; may be repeated")
+    passes.add_argument("--json", type=Path, help="write the raw samples here")
+    passes.add_argument("--markdown", type=Path, help="write the tables here")
+    table = commands.add_parser("table", help="the tables of a file of raw samples")
+    table.add_argument("file", type=Path)
+    options = parser.parse_args(arguments)
+    if options.command == "table":
+        sys.stdout.write(report.markdown(json.loads(options.file.read_text())))
+        return
+    if min(options.pairs, options.rounds, options.threads) < 1 or options.starts < 0:
+        parser.error("--pairs, --rounds and --threads take positive numbers, --starts one that is not negative")
+    raw = measure(
+        options.framework or sorted(PRODUCTS, reverse=True),
+        options.case or list(CASES),
+        options.pairs,
+        options.rounds,
+        options.starts,
+        options.threads,
+        shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)]),
+    )
+    text = report.markdown(raw)
+    if options.json:
+        options.json.write_text(json.dumps(raw, indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
