@@ -38,6 +38,19 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     run(script, tmp_path)
 
 
+def test_the_page_shows_what_the_demo_prints(tmp_path: Path) -> None:
+    """But for the seconds, and the spaces that depend on how long they are."""
+    page = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    shown = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "whole network" in block)
+    command = [sys.executable, "-m", "ntkest", "demo"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert _timeless(shown) == _timeless(printed)
+
+
+def _timeless(text: str) -> list[str]:
+    return re.sub(r"-+", "-", re.sub(r"\d+\.\d+ s\b", "# s", text)).split()
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_an_example_runs(script: Path, tmp_path: Path) -> None:
     run(script, tmp_path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import sys
 
 import numpy as np
 import pytest
 
-from ntkest.report import document, files, repeat, tables
+from ntkest.report import document, files, progress, repeat, tables
 from ntkest.report.problems import CommandError, described
 
 
@@ -23,6 +25,9 @@ from ntkest.report.problems import CommandError, described
         (3.21e-9, 4.1e-11, "(3.210 ± 0.041)e-09"),
         (-5.4321, 0.5, "-5.43 ± 0.50"),
         (12.0, math.inf, "12 ± ∞"),
+        (1.234, 5000.0, "1.2 ± 5,000"),
+        (3.07e21, 8.3e23, "(0.031 ± 8.3)e+23"),
+        (0.0, 0.5, "0.00 ± 0.50"),
         (44514.03, 3.9e-11, "44,514"),
         (26.991234, 0.0, "26.991"),
         (1.2345678e12, 0.0, "1.2346e+12"),
@@ -55,6 +60,58 @@ def test_plain_tables_fit_eighty_columns_and_align(capsys):
     assert max(map(len, lines)) <= 80
     assert "  long name  333   4" in lines
     assert "  a            1  22" in lines
+
+
+def test_a_terminal_shows_by_rich_what_plain_text_shows(capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    rows = [("group [red]",), ("  a", "1 ± 2", "22"), ("  long name", "333", "4")]
+    sections = [
+        tables.Facts("Title", [("label", "some text")]),
+        tables.Table(("", "b", "c"), rows),
+        tables.Note("Note."),
+    ]
+    tables.show(sections)
+    plain = capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    tables.show(sections)
+    rich = capsys.readouterr().out
+    assert "\x1b[" in rich
+    words = re.sub(r"\x1b\[[0-9;]*m|─|-{2,}", "", rich).split()
+    assert words == re.sub(r"-{2,}", "", plain).split()
+
+
+def test_progress_shows_on_a_terminal_only(capsys, monkeypatch):
+    def work():
+        with progress.stages() as stages, stages("training") as report:
+            report(3, 10)
+
+    work()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    work()
+    assert "training: 3 of about 10" in capsys.readouterr().err
+    pytest.importorskip("rich")
+    monkeypatch.undo()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    work()
+    assert "training" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="a device file of POSIX")
+def test_only_regular_files_are_replaced_and_links_stay_links(tmp_path):
+    with pytest.raises(CommandError, match="not a regular file"):
+        files.check("/dev/null", force=True)
+    (tmp_path / "real.json").write_bytes(b"old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    files.write(str(tmp_path / "link.json"), b"new", force=True)
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "real.json").read_bytes() == b"new"
 
 
 def test_what_is_not_finite_becomes_null():

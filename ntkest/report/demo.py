@@ -61,8 +61,9 @@ def run(options: Namespace, stages: Stages) -> Run:
     """
     missing = [package for module, package in NEEDS.items() if find_spec(module) is None]
     if missing:
-        names = " ".join(missing)
-        raise MissingBackendError(f"ntkest demo needs {names}, not installed; try: python -m pip install {names}")
+        raise MissingBackendError(
+            f"ntkest demo cannot find {' and '.join(missing)}; try: python -m pip install {' '.join(missing)}"
+        )
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     found = Findings()

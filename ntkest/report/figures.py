@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..estimate import Estimate
 from ..summary import TITLES, Summary
@@ -17,6 +19,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Blue, vermilion, green, purple of Okabe and Ito, told apart with any colour vision."""
 
 MARKERS = "osD^"
+
+MANY = 8
+"""Rows from which on all panels stand side by side, so that the parts are named once."""
 
 
 def check(path: str | None) -> None:
@@ -35,17 +40,19 @@ def draw(summaries: Mapping[str, Summary], title: str, path: str) -> bytes:
 
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary))
     rows = _rows(next(iter(summaries.values())))
-    columns = min(2 if len(names) <= 4 else 3, len(names))
+    most = len(names) if len(rows) > MANY else 2 if len(names) <= 4 else 3
+    columns = min(most, len(names))
     lines = -(-len(names) // columns)
     height = lines * (1.0 + 0.24 * len(rows) * (1 + 0.5 * (len(summaries) - 1))) + 0.6
     figure = Figure(figsize=(4.0 * columns, min(height, 100.0)), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, name in zip(panels, names, strict=False):
+        lowest = 0.0
         for index, (label, summary) in enumerate(summaries.items()):
             if name in summary:
-                _series(panel, summary[name], rows, index, len(summaries), label)
+                lowest = min(lowest, _series(panel, summary[name], rows, index, len(summaries), label))
         panel.set_xlabel(TITLES.get(name, name.replace("_", " ")))
-        panel.set_xlim(left=0)
+        panel.set_xlim(left=None if lowest < 0 else 0)  # from zero, so that lengths can be compared
         panel.set_yticks(range(len(rows)), rows)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.locator_params(axis="x", nbins=5)
@@ -67,15 +74,15 @@ def _rows(summary: Summary) -> list[str]:
     return ["whole network", *next(iter(summary.values())).parts]
 
 
-def _series(panel: object, whole: Estimate, rows: list[str], index: int, count: int, label: str) -> None:
-    """Dots with bars from end to end of the interval, beside those of other summaries."""
+def _series(panel: Any, whole: Estimate, rows: list[str], index: int, count: int, label: str) -> float:
+    """Dots with bars from end to end of the interval, beside those of other summaries; returns the lowest end."""
     shift = 0.24 * (index - (count - 1) / 2)
     estimates = [whole, *whole.parts.values()]
     values = [float(e) for e in estimates]
     ends = [e.interval(0.95) for e in estimates]
     bars = [[v - low for v, (low, _) in zip(values, ends, strict=True)]]
-    bars += [[high - v for v, (_, high) in zip(values, ends, strict=True)]]
-    panel.errorbar(  # type: ignore[attr-defined]
+    bars += [[high - v if math.isfinite(high) else math.nan for v, (_, high) in zip(values, ends, strict=True)]]
+    panel.errorbar(
         values,
         [row + shift for row in range(len(rows))],
         xerr=bars,
@@ -85,3 +92,4 @@ def _series(panel: object, whole: Estimate, rows: list[str], index: int, count: 
         color=COLOURS[index % 4],
         label=label,
     )
+    return min(low for low, _ in ends)

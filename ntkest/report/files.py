@@ -17,6 +17,8 @@ def check(path: str | None, force: bool) -> None:
         raise CommandError(f"cannot write {path}: there is no folder {Path(path).parent}")
     if Path(path).is_dir():
         raise CommandError(f"cannot write {path}: it is a folder")
+    if Path(path).exists() and not Path(path).is_file():
+        raise CommandError(f"cannot write {path}: it is not a regular file")
     if Path(path).exists() and not force:
         raise CommandError(f"{path} exists; give --force to replace it")
 
@@ -24,13 +26,14 @@ def check(path: str | None, force: bool) -> None:
 def write(path: str, content: bytes, force: bool) -> None:
     """Write to a temporary file beside `path`, then rename it: nobody ever sees half a file."""
     check(path, force)
+    place = Path(path).resolve()  # a link stays a link
     try:
-        handle, temporary = tempfile.mkstemp(dir=Path(path).parent, prefix=f".{Path(path).name}.")
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-            os.replace(temporary, path)
+            os.replace(temporary, place)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

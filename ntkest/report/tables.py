@@ -57,10 +57,11 @@ def with_error(value: float, error: float) -> str:
     if size == 0 or error <= 1e-8 * abs(value):
         return _number(value, 0 if value == 0 else 4 - _exponent(value))
     digits = 1 - _exponent(error)
+    fine = _at_least_two(value, digits)
     if 1e-4 <= size < 1e7:
-        return f"{_fixed(value, digits)} ± {_fixed(error, digits)}"
+        return f"{_fixed(value, fine)} ± {_fixed(error, digits)}"
     power = _exponent(size)
-    return f"({value / 10.0**power:.{digits + power}f} ± {error / 10.0**power:.{digits + power}f})e{power:+03d}"
+    return f"({value / 10.0**power:.{fine + power}f} ± {error / 10.0**power:.{digits + power}f})e{power:+03d}"
 
 
 def cell(e: Estimate) -> str:
@@ -75,12 +76,17 @@ def ends(e: Estimate) -> str:
     if not math.isfinite(half) or half <= 1e-8 * abs(float(e)):
         return f"{low:,.5g} … {high:,.5g}"
     digits = 1 - _exponent(half)
-    return f"{_number(low, digits)} … {_number(high, digits)}"
+    return " … ".join(_number(end, _at_least_two(end, digits)) for end in (low, high))
 
 
 def percent(share: float) -> str:
     """A share as text."""
     return f"{100 * share:.3g} %"
+
+
+def _at_least_two(x: float, digits: int) -> int:
+    """`digits` after the point, or more where less than two digits of `x` would be left."""
+    return digits if x == 0 else max(digits, 1 - _exponent(x))
 
 
 def _exponent(x: float) -> int:

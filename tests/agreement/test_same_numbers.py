@@ -36,7 +36,7 @@ networks = st.builds(
 @settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(net=networks, seed=st.integers(0, 2**64 - 1), method=st.sampled_from(METHODS), data=st.data())
 def test_the_same_estimates_everywhere(net, seed, method, data):
-    """In float64, to rounding: values, error bars, intervals, passes, layers, and the alignment with another network."""
+    """In float64, to rounding: values, error bars, intervals, passes, layers; and the alignment of two networks."""
     quantity = data.draw(st.sampled_from(QUANTITIES))
     other = network((net.x.shape[1], net.params[-1][1].shape[0]), seed=7, N=len(net.x))
     found = {}
