@@ -148,8 +148,8 @@ def statistics(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Passes through ntkest against the best hand-written loop. Arguments follow two dashes."""
-    _install(session, "torch", "jax")
+    """Passes through ntkest against the best hand-written loop, or what follows two dashes, such as ``coverage``."""
+    _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
     session.run("python", "-m", "benchmarks", *(session.posargs or ["passes"]))
 
 
