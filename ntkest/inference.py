@@ -175,7 +175,7 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
     total = xp.sum(squares, axis=0)
     tiny = float(xp.finfo(squares.dtype).smallest_normal) * 1e3
     left = xp.maximum((total[None, :] - squares * m / (m - 1)) / max(m - 2, 1), total[None, :] * 1e-12 + tiny)
-    logs = shift - xp.log(left / (total + tiny)[None, :])
+    logs = shift - xp.log(left) + xp.log(total + tiny)[None, :]  # a quotient's derivative would overflow at tiny
     return _safe_root(xp, (m - 1) / m * xp.sum((logs - xp.mean(logs, axis=0)[None, :]) ** 2, axis=0))
 
 

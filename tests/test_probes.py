@@ -1,5 +1,7 @@
 """Probes: a pinned stream, independent of what was drawn before, expanded to the right signs."""
 
+from dataclasses import replace
+
 import array_api_strict
 import numpy as np
 import pytest
@@ -49,13 +51,16 @@ def test_probes_seeds_streams_and_blocks_differ():
 
 @pytest.mark.parametrize("exponent", [0, 5, -30])
 @pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "strict"])
-def test_bits_expand_to_signs_least_significant_bit_first(xp, exponent):
+@pytest.mark.parametrize("fused", [False, True], ids=["table", "shifts"])
+def test_bits_expand_to_signs_least_significant_bit_first(xp, exponent, fused):
     J = jacobian(xp=xp)
     bits = draw_cotangents(J, 0, 0, 4)
     unpacked = np.unpackbits(np.asarray(bits), axis=1, bitorder="little")[:, :21]
     wanted = np.where(unpacked == 1, -1.0, 1.0) * 2.0**-exponent
-    np.testing.assert_array_equal(np.asarray(cotangent_expander(J, exponent)(bits)), wanted)
-    for block, size in zip(tangent_expander(J, exponent)(draw_tangents(J, 0, 0, 4)), (10, 3), strict=True):
+    expand = replace(cotangent_expander(J, exponent), fused=fused)
+    np.testing.assert_array_equal(np.asarray(expand(bits)), wanted)
+    expand = replace(tangent_expander(J, exponent), fused=fused)
+    for block, size in zip(expand(draw_tangents(J, 0, 0, 4)), (10, 3), strict=True):
         assert block.shape == (4, size)
         np.testing.assert_array_equal(np.abs(np.asarray(block)), 2.0**-exponent)
 

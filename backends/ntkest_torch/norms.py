@@ -8,12 +8,12 @@ error. Written with elementary operations they come out right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-Maybe = torch.Tensor | None
+Maybe: TypeAlias = torch.Tensor | None
 
 
 class ElementaryNorms(TorchFunctionMode):
@@ -47,7 +47,7 @@ def _layer_norm(
 
 
 def _channel_norm(native: Callable[..., torch.Tensor], alone: bool) -> Callable[..., torch.Tensor]:
-    """`native` with the arguments of ``torch.nn.functional``; `alone` says that each example is normalised by itself."""
+    """`native` with the arguments of ``torch.nn.functional``; `alone`: each example is normalised by itself."""
 
     def norm(
         input: torch.Tensor,  # noqa: A002

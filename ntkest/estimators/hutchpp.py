@@ -19,7 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..linearization import Array, leading, scalar_dtype
+import numpy as np
+
+from ..linearization import Array, beside, eps, leading, scalar_dtype
 from ..probes import (
     SKETCH,
     TANGENT_SKETCH,
@@ -29,6 +31,7 @@ from ..probes import (
     draw_tangents,
     tangent_expander,
 )
+from .exact import UnitCotangents
 from .hutchinson import apply_kernel
 from .images import OutputImages, row_gram
 from .onesided import REVERSE
@@ -109,7 +112,7 @@ class HutchPP:
         """Add columns to Q."""
         xp = problem.xp
         columns = self._range(problem, probes, 0 if old is None else old.basis.shape[0])
-        basis = _orthonormalise(xp, None if old is None else old.basis, columns, problem.size)
+        basis = _orthonormalise(problem, None if old is None else old.basis, columns)
         if old is not None and not basis.shape[0]:
             return old
         norms, images = _project(problem, basis)
@@ -192,15 +195,28 @@ def _known(problem: Problem, state: State, a: int, b: int) -> Array:
     return 2.0 * inner - xp.sum(small * other, axis=(1, 2))
 
 
-def _orthonormalise(xp: Any, old: Array | None, columns: Array, size: int) -> Array:
+def _most_columns(problem: Problem) -> int:
+    """The largest rank that the kernels can have together."""
+    space = problem.size if problem.centre is None else problem.centre.rank
+    return min(space, sum(problem.parameters(a) for a in range(len(problem.kernels))))
+
+
+def _orthonormalise(problem: Problem, old: Array | None, columns: Array) -> Array:
     """New orthonormal rows that extend `old`, from the rows of `columns`; no more in all than the space has.
 
     Householder QR of [Q_old, Y] returns Q_old (up to sign) and then directions orthogonal to it to
-    rounding, also where Y adds nothing new.
+    rounding, also where Y adds nothing new. Only its derivative breaks down there, so a trace of the unit vectors is
+    mixed in. Estimates are unbiased whatever Q is, and this Q captures as much.
     """
+    xp = problem.xp
     columns = xp.astype(columns, scalar_dtype(xp, columns), copy=False)
     have = 0 if old is None else old.shape[0]
-    columns = columns[: min(columns.shape[0], size - have), :]
+    columns = columns[: min(columns.shape[0], _most_columns(problem) - have), :]
+    if not columns.shape[0]:
+        return columns
+    index = beside(xp, np.arange(have, have + columns.shape[0]), columns, xp.int32)
+    units = UnitCotangents(xp, problem.size, columns.dtype, 0, problem.centre)(index)
+    columns = columns + units * (eps(xp, columns) ** (2 / 3) * xp.max(xp.abs(columns)))
     stack = columns if old is None else xp.concat([old, columns], axis=0)
     q, _ = xp.linalg.qr(stack.T)
     return q.T[have:, :]
