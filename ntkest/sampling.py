@@ -15,6 +15,7 @@ from .linearization import (
     TracedValueError,
     UnsupportedModeError,
     leading,
+    number,
 )
 from .probes import Probes
 
@@ -157,7 +158,7 @@ def _pilot(
             return favourite, why, None, 0
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
         found = assess(estimator.moments(problem, state), estimator.name)
-        error = max(float(e.std_error) / max(abs(float(e)), 1e-300) for e in found)
+        error = max(number(e.std_error) / max(abs(float(e)), 1e-300) for e in found)
         pilots[estimator.name] = (error * math.sqrt(cost), state)
     other = FORWARD if favourite is REVERSE else REVERSE
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)

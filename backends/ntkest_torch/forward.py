@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from ntkest.linearization import UnsupportedModeError
 
 from .errors import layer_of, out_of_memory
-from .flags import differentiable_kernels, grad_mode, transforming
+from .flags import differentiable_kernels, grad_mode
 from .norms import ElementaryNorms
 from .programs import ModuleProgram, Point, Program
 from .reverse import Reverse

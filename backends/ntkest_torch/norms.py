@@ -47,7 +47,7 @@ def _layer_norm(
 
 
 def _channel_norm(native: Callable[..., torch.Tensor], alone: bool) -> Callable[..., torch.Tensor]:
-    """`native` with the arguments of ``torch.nn.functional``; `alone` says that each example is normalised by itself."""
+    """`native` with the arguments of ``torch.nn.functional``; `alone`: each example is normalised by itself."""
 
     def norm(
         input: torch.Tensor,  # noqa: A002

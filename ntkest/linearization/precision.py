@@ -13,7 +13,6 @@ from array_api_compat import device as device_of
 from .errors import TracedValueError
 from .protocol import Array
 
-
 _NUMPYS_OWN = frozenset(
     f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64) if kind != "float" or bits > 8
 )
