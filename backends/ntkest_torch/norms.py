@@ -8,12 +8,12 @@ error. Written with elementary operations they come out right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-Maybe = torch.Tensor | None
+Maybe: TypeAlias = torch.Tensor | None
 
 
 class ElementaryNorms(TorchFunctionMode):
