@@ -108,9 +108,10 @@ def dist(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, and doctests."""
-    _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
+    """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, doctests; and the site."""
+    _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *group("docs")])
     _pytest(session, "docs", options=["--doctest-modules", "ntkest", "backends"])
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", str(Path(session.create_tmp(), "site")))
 
 
 # By name only ---------------------------------------------------------------------------------------------------------
@@ -147,8 +148,8 @@ def statistics(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Passes through ntkest against the best hand-written loop. Arguments follow two dashes."""
-    _install(session, "torch", "jax")
+    """Passes through ntkest against the best hand-written loop, or what follows two dashes, such as ``coverage``."""
+    _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
     session.run("python", "-m", "benchmarks", *(session.posargs or ["passes"]))
 
 

@@ -1,4 +1,7 @@
-"""``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured."""
+"""``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured.
+
+``python -m benchmarks coverage`` holds error bars and intervals against the truth.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ from .passes import measure
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and do as it says."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["coverage"]:
+        from . import coverage  # its kernels need autograd and scikit-learn, which the rest does without
+
+        coverage.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     passes = commands.add_parser("passes", help="32-probe traces against the best hand-written form")
@@ -28,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     passes.add_argument("--case", choices=sorted(CASES), action="append", help="only this; may be repeated")
     passes.add_argument("--json", type=Path, help="write the raw samples here")
     passes.add_argument("--markdown", type=Path, help="write the tables here")
+    commands.add_parser("coverage", help="bias, error bars and coverage of every estimator; has options of its own")
     table = commands.add_parser("table", help="the tables of a file of raw samples")
     table.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
@@ -43,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.rounds,
         options.starts,
         options.threads,
-        shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)]),
+        shlex.join(["python", "-m", "benchmarks", *given]),
     )
     text = report.markdown(raw)
     if options.json:

@@ -6,17 +6,14 @@ autograd and scikit-learn (``python -m pip install ".[app]"``).
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
 from pathlib import Path
 
-for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")  # read when NumPy is imported
-
 import numpy as np
 import scipy
+from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 import ntkest
 from ntkest.inference import effective_rank_of, frobenius_norm_of, target_alignment_of
@@ -53,9 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     if not options.render:
         start = time.process_time()
         cells = []
-        for case in cases():
-            cells += measured(case, options.seeds)
-            print(f"{case.name}: {time.process_time() - start:.0f} s", file=sys.stderr)
+        with threadpool_limits(1):
+            for case in cases():
+                cells += measured(case, options.seeds)
+                print(f"{case.name}: {time.process_time() - start:.0f} s", file=sys.stderr)
         found = {
             "command": "python -m benchmarks coverage" + (f" --seeds {options.seeds}" if options.seeds != 400 else ""),
             "seeds": options.seeds,

@@ -1,4 +1,4 @@
-"""Runs what the documentation shows: the Python blocks of each page, in order, and each example script."""
+"""Runs what the documentation shows: the Python blocks of each page, and the example scripts. Follows links."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 DOCS = Path(__file__).parent
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+LINKED = [*DOCS.parent.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 SCRIPTS = sorted((DOCS / "examples").glob("*.py"))
 
 
@@ -53,3 +54,10 @@ def _timeless(text: str) -> list[str]:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_an_example_runs(script: Path, tmp_path: Path) -> None:
     run(script, tmp_path)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    files = [link for link in links if not link.startswith(("http://", "https://", "mailto:"))]
+    assert [link for link in files if not (page.parent / link).exists()] == []

@@ -115,8 +115,9 @@ class Estimate:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided confidence interval.
 
-        A scaled χ² for traces, Student's t in logarithms of the jackknife for norms and ratios; widened by the
-        rounding floor. Needs concrete values: under ``jax.jit`` return `value` and `std_error` instead.
+        A scaled χ² for traces, norms and alignments with targets, Student's t in logarithms of the jackknife for other
+        ratios; widened by the rounding floor. Needs concrete values: under ``jax.jit`` return `value` and `std_error`
+        instead.
         """
         if not 0 < level < 1:
             raise InvalidValueError(f"level must lie between 0 and 1, got {level}")
@@ -135,7 +136,7 @@ class Estimate:
 
     @property
     def converged(self) -> bool:
-        """Whether the half-width of ``interval(0.95)`` is at most rtol·|value|."""
+        """Whether the half-width of ``interval(0.95)`` is at most `rtol` times the size of the value."""
         return self.half_width <= self.rtol * abs(number(self.value))
 
     def __float__(self) -> float:

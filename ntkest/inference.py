@@ -62,8 +62,12 @@ def target_alignment_of(a: int) -> Quantity:
 
 
 def alignment_of(a: int, b: int) -> Quantity:
-    """⟨K_a, K_b⟩/(‖K_a‖_F‖K_b‖_F)."""
-    return Quantity("alignment", (("cross", a, b), ("square", a), ("square", b)), _cosine)
+    """⟨K_a, K_b⟩/(‖K_a‖_F‖K_b‖_F).
+
+    In forward mode on nearly equal kernels of low rank, noise of first order cancels and bias is all that is left:
+    uncorrected, 95 % intervals cover as little as .57 there. Elsewhere the correction neither helps nor harms much.
+    """
+    return Quantity("alignment", (("cross", a, b), ("square", a), ("square", b)), _cosine, debias=True)
 
 
 def _same(x: Array) -> Array:

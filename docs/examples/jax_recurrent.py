@@ -7,6 +7,8 @@ tangent has 4,224 numbers, and its image is what running the network along with 
     python jax_recurrent.py
 """
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,4 +70,4 @@ for gain in (0.4, 0.8, 1.2):
     print(f"{gain:.1f}  {float(trace):12.5g}  {float(rank):8.1f}  (95 %: {low:.1f} … {high:.1f})")
     ranks.append(rank)
 assert float(ranks[0]) < 100
-assert all(a.interval()[0] > b.interval()[1] for a, b in zip(ranks[:-1], ranks[1:], strict=True))
+assert all(a.interval()[0] > b.interval()[1] for a, b in pairwise(ranks))
