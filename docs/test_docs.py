@@ -44,7 +44,7 @@ def test_the_page_shows_what_the_demo_prints(tmp_path: Path) -> None:
     shown = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "whole network" in block)
     command = [sys.executable, "-m", "ntkest", "demo"]
     printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert _timeless(shown) == _timeless(printed)
+    assert _timeless(shown) == _timeless(printed), f"the page is to show what the demo prints now:\n{printed}"
 
 
 def _timeless(text: str) -> list[str]:

@@ -161,15 +161,16 @@ def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | N
     interval is .94 to .99 for traces and norms with 8 to 64 samples, on exponential, power, step, flat and low-rank
     spectra; Student's t in logarithms covers .78 to .99 there. On flat spectra ν is large and nothing is lost.
     """
-    m = without.shape[0]
+    m, positive = without.shape[0], moment > 0
     offset = moment * 0 if offset is None else offset
-    mean, rest = moment - offset, without - offset
+    whole = xp.where(positive, moment, moment * 0 + 1)  # relative to it, squares stay in the range of float32
+    mean, rest = (moment - offset) / whole, (without - offset) / whole[None, :]
     squares = (m * mean[None, :] - (m - 1) * rest - mean[None, :]) ** 2
     info = xp.finfo(mean.dtype)
     floor = mean * mean * float(info.eps) ** 2 + float(info.smallest_normal) * 1e3
     safe = xp.where(rest > 0, rest / xp.where(mean > 0, mean, mean * 0 + 1)[None, :], rest * 0 + 1)
     degrees = 2.0 * m * mean * mean / (xp.sum(squares, axis=0) / (m - 1) + floor)
-    share = xp.where(moment > 0, (moment - mean) / xp.where(moment > 0, moment, moment * 0 + 1), moment * 0)
+    share = xp.where(positive, offset / whole, mean * 0)
     return share, degrees * xp.exp(-_wobble(xp, squares + floor, 2.0 * xp.log(safe)))
 
 

@@ -109,11 +109,21 @@ def tangent_expander(J: Linearization, exponent: int, only: frozenset[int] | Non
     return SignTangents(J.xp, sizes, tuple(p.dtype for p in J.params), exponent, only, _compiles(J))
 
 
+STEP, BELOW = 16, 4
+"""Where the range of the dtypes is wide, probes are scaled in steps of 2**STEP only, by none for e from -BELOW on.
+
+The scale is part of compiled programs, and J's drifts while a network trains: a finer one would compile again and
+again. Largest entries of images up to 2**(STEP - BELOW) keep ‖K‖_F² of 10**9 parameters in the range of float32.
+"""
+
+
 def probe_exponent(J: Linearization) -> int:
     """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly."""
     limit = min(int(math.log2(float(J.xp.finfo(a.dtype).max))) for a in (J.outputs, *J.params)) - 4
     lowest = min(int(-math.log2(float(J.xp.finfo(a.dtype).smallest_normal))) for a in (J.outputs, *J.params)) - 4
-    return max(-limit, min(lowest, J.exponent))
+    wide = limit > 4 * STEP
+    wanted = (J.exponent + BELOW) // STEP * STEP if wide else J.exponent
+    return max(-limit, min(lowest, wanted))
 
 
 def draw_cotangents(J: Linearization, seed: int, start: int, stop: int, kind: int = COTANGENTS) -> Array:

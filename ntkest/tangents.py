@@ -107,11 +107,11 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
     total, working = accumulator(xp, block), scalar_dtype(xp, block)
     if block.shape[1] < ROW_BY_ROW:
         wide = xp.astype(block, working, copy=False)
-        return xp.astype(xp.vecdot(wide, wide), total)
+        return xp.astype(xp.sum(wide * wide, axis=1), total)
     rows = []
     for row in range(block.shape[0]):
         line = xp.astype(block[row, :], working, copy=False)
-        rows.append(_add([xp.astype(xp.vecdot(line[s], line[s]), total) for s in _slices(block.shape[1])]))
+        rows.append(_add([xp.astype(line[s] @ line[s], total) for s in _slices(block.shape[1])]))
     return xp.stack(rows, axis=0)
 
 

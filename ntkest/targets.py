@@ -88,7 +88,9 @@ def _prepared(
     """Targets (1, M) with entries near 1, their squared norm, and the largest entry before and after; array-only."""
     y = xp.astype(targets, wide)
     largest = xp.max(xp.abs(y))
-    y = xp.reshape(y / largest, (1, math.prod(targets.shape)))
+    usable = (largest > 0) & xp.isfinite(largest)  # if not, that is refused from `largest`, without warnings on the way
+    y = xp.where(usable, y, xp.zeros_like(y)) / xp.where(usable, largest, xp.ones_like(largest))
+    y = xp.reshape(y, (1, math.prod(targets.shape)))
     if centre is not None:
         y = centre(xp, y)
     y = xp.astype(y, dtype)

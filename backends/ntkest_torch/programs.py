@@ -79,8 +79,10 @@ class Program(ABC):
 
 
 def _changed(before: Named, after: Named) -> frozenset[str]:
-    """Names of clones that were written to. Batch norm writes without counting, so values are compared too."""
-    return frozenset(name for name, t in after.items() if t._version > 0 or not torch.equal(t, before[name]))
+    """Names of clones that were written to. Batch norm writes without counting, so values (if any) are compared too."""
+    return frozenset(
+        name for name, t in after.items() if t._version > 0 or not (t.is_meta or torch.equal(t, before[name]))
+    )
 
 
 class ModuleProgram(Program):

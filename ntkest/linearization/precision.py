@@ -13,6 +13,11 @@ from array_api_compat import device as device_of
 from .errors import TracedValueError
 from .protocol import Array
 
+_NUMPYS_OWN = frozenset(
+    f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64) if kind != "float" or bits > 8
+)
+"""Names of the dtypes that arrays of NumPy alone can have; ml_dtypes adds others, which frameworks may refuse."""
+
 
 def eps(xp: ModuleType, *arrays: Array) -> float:
     """The largest machine epsilon among the dtypes of `arrays`."""
@@ -43,7 +48,7 @@ def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array
     dtype = like.dtype if dtype is None else dtype
     host = np.asarray(values)
     name = re.findall(r"\w+", str(dtype))[-1]
-    if name in np.sctypeDict:  # converted on the host, it needs no conversion on the device
+    if name in _NUMPYS_OWN:  # converted on the host, it needs no conversion on the device
         host = host.astype(name, copy=False)
     where = device(like)
     array = xp.asarray(host, dtype=dtype)
