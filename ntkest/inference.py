@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+from array_api_compat import array_namespace
+
 from .estimate import FLOOR, Estimate, Exactly, Law, ScaledChiSquare, StudentT
 from .estimators import Key, Moment, Problem
 from .linearization import Array, NonFiniteError, ZeroKernelError, eps, is_concrete, number, scalar_dtype
@@ -80,15 +82,22 @@ def _root(square: Array) -> Array:
 
 
 def _rank(trace: Array, square: Array) -> Array:
-    return trace * trace / square
+    return _over(trace * trace, square)
 
 
 def _over_root(product: Array, square: Array) -> Array:
-    return product / square**0.5
+    return _over(product, square**0.5)
 
 
 def _cosine(product: Array, left: Array, right: Array) -> Array:
-    return product / left**0.5 / right**0.5
+    return _over(_over(product, left**0.5), right**0.5)
+
+
+def _over(numerator: Array, norm: Array) -> Array:
+    """The ratio, and NaN for a part whose kernel is zero (for a whole that is an error, see `infer`)."""
+    xp = array_namespace(norm)
+    some = norm > 0
+    return xp.where(some, numerator / xp.where(some, norm, norm * 0 + 1), norm * 0 + float("nan"))
 
 
 @dataclass(frozen=True)

@@ -312,3 +312,13 @@ def test_rank_below_the_samples_and_zero_kernels_are_right(method):
     zero = ntkest.from_jacobian(np.zeros((5, 7)))
     assert float(ntkest.trace(zero, method=method, passes=40)) == 0.0
     assert ntkest.trace(zero, method=method, passes=40).interval() == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_part_without_a_kernel_has_a_trace_of_zero_and_no_ratios(method):
+    J = ntkest.from_jacobian({"a.w": A["a.w"], "b.w": 0 * A["b.w"]}, SHAPE)
+    found = ntkest.summary(J, Y, by="layer", method=method, passes=60)
+    assert float(found["trace"].parts["b"]) == float(found["frobenius_norm"].parts["b"]) == 0.0
+    for ratio in ("effective_rank", "alignment"):
+        assert np.isnan(float(found[ratio].parts["b"]))
+        assert float(found[ratio].parts["a"]) == pytest.approx(float(found[ratio]), rel=1e-10)
