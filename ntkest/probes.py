@@ -22,6 +22,9 @@ from .linearization import Array, InvalidTypeError, InvalidValueError, Lineariza
 COTANGENTS, TANGENTS, SKETCH, TANGENT_SKETCH = range(4)
 """Kinds of stream. Stream ``kind + 4 * i`` belongs to the i-th linearization; cotangents are shared by all."""
 
+STEP = 32
+"""Steps of the exponent of probes: fourth powers of images within 2**±16 fit in float32; hardly a model leaves 0."""
+
 
 class Probes(NamedTuple):
     """Packed sign probes. A plain tuple of arrays, so that frameworks take it as an argument of jitted functions.
@@ -105,10 +108,15 @@ def tangent_expander(J: Linearization, exponent: int, only: frozenset[int] | Non
 
 
 def probe_exponent(J: Linearization) -> int:
-    """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly."""
+    """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly.
+
+    In steps of `STEP`, except in float16, which is too narrow: compiled programs hold it as a constant and would
+    otherwise be compiled anew whenever training doubles the images.
+    """
     limit = min(int(math.log2(float(J.xp.finfo(a.dtype).max))) for a in (J.outputs, *J.params)) - 4
     lowest = min(int(-math.log2(float(J.xp.finfo(a.dtype).smallest_normal))) for a in (J.outputs, *J.params)) - 4
-    return max(-limit, min(lowest, J.exponent))
+    step = STEP if limit > STEP else 1
+    return max(-limit, min(lowest, step * round(J.exponent / step)))
 
 
 def draw_cotangents(J: Linearization, seed: int, start: int, stop: int, kind: int = COTANGENTS) -> Array:
