@@ -148,9 +148,10 @@ def statistics(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Passes through ntkest against the best hand-written loop, or what follows two dashes, such as ``coverage``."""
+    """A small run of the benchmark of passes; another one with arguments after two dashes: `-- passes --pairs 15`."""
     _install(session, "autograd", "torch", "jax", more=EXTRAS["app"])
-    session.run("python", "-m", "benchmarks", *(session.posargs or ["passes"]))
+    small = ["passes", "--pairs", "2", "--rounds", "1", "--starts", "1"]
+    session.run("python", "-m", "benchmarks", *(session.posargs or small))
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------

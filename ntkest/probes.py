@@ -118,7 +118,10 @@ again. Largest entries of images up to 2**(STEP - BELOW) keep ‖K‖_F² of 10*
 
 
 def probe_exponent(J: Linearization) -> int:
-    """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly."""
+    """The exponent by which probes of J are scaled, within what the narrowest dtype of J can hold exactly.
+
+    In steps of `STEP`, except in float16, which is too narrow for that.
+    """
     limit = min(int(math.log2(float(J.xp.finfo(a.dtype).max))) for a in (J.outputs, *J.params)) - 4
     lowest = min(int(-math.log2(float(J.xp.finfo(a.dtype).smallest_normal))) for a in (J.outputs, *J.params)) - 4
     wide = limit > 4 * STEP

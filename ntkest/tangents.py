@@ -69,12 +69,12 @@ class SquareNorms:
     def __call__(self, images: Blocks | Array) -> Array:
         """Squared norms of a chunk of images."""
         blocks = images if isinstance(images, tuple) else (images,)
-        sums: list[Array | None] = [None] * self.parts
+        total = accumulator(self.xp, blocks[0])
+        pieces: list[list[Array]] = [[] for _ in range(self.parts)]
         for block, part in zip(blocks, self.part_of, strict=True):
-            square = _square_norms(self.xp, block)
-            so_far = sums[part]
-            sums[part] = square if so_far is None else so_far + square
-        return self.xp.stack(sums, axis=1)
+            pieces[part].append(_square_norms(self.xp, block))
+        wide = (self.xp.astype(self.xp.concat(columns, axis=1), total) for columns in pieces)
+        return self.xp.stack([self.xp.sum(columns, axis=1) for columns in wide], axis=1)
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,17 @@ def _slices(size: int) -> list[slice]:
 
 
 def _square_norms(xp: ModuleType, block: Array) -> Array:
-    """(c, n) to (c,): products in the block's dtype, at least float32, sums of slices in the accumulator's."""
-    total, working = accumulator(xp, block), scalar_dtype(xp, block)
+    """(c, n) to (c, slices), whose sums are the squared norms, in the block's dtype, at least float32."""
+    working = scalar_dtype(xp, block)
     if block.shape[1] < ROW_BY_ROW:
         wide = xp.astype(block, working, copy=False)
-        return xp.astype(xp.sum(wide * wide, axis=1), total)
-    rows = []
+        return xp.sum(wide * wide, axis=1, keepdims=True)
+    slices = _slices(block.shape[1])
+    products: list[Array] = []
     for row in range(block.shape[0]):
         line = xp.astype(block[row, :], working, copy=False)
-        rows.append(_add([xp.astype(line[s] @ line[s], total) for s in _slices(block.shape[1])]))
-    return xp.stack(rows, axis=0)
+        products.extend(part @ part for part in (line[s] for s in slices))  # vecdot makes a temporary in torch
+    return xp.reshape(xp.stack(products, axis=0), (block.shape[0], len(slices)))
 
 
 def _products(xp: ModuleType, left: Array, right: Array) -> Array:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 import ntkest
-from ntkest.probes import Centre, cotangent_expander, draw_cotangents, draw_tangents, tangent_expander
+from ntkest.probes import (
+    Centre,
+    cotangent_expander,
+    draw_cotangents,
+    draw_tangents,
+    probe_exponent,
+    tangent_expander,
+)
 from tests import oracle
 
 
@@ -95,3 +102,14 @@ def test_draw_probes_gives_what_the_seed_would():
         by_probes, by_seed = estimate(J, probes=drawn), estimate(J, passes=12, seed=5, method="reverse")
         assert float(by_probes) == float(by_seed)
         assert by_probes.passes == by_seed.passes == 12
+
+
+@pytest.mark.parametrize(("images", "steps"), [(0.0, 0), (1.0, 0), (3e4, 0), (1e-4, 0), (1e10, 1), (1e-20, -2)])
+def test_the_exponent_of_probes_changes_in_steps(images, steps):
+    """Compiled programs hold it as a constant."""
+    assert probe_exponent(ntkest.from_jacobian(np.full((1, 2), images))) == 32 * steps
+
+
+def test_the_exponent_of_probes_stays_within_half_precision():
+    J = ntkest.from_jacobian(np.full((1, 2), 60.0, np.float16))
+    assert probe_exponent(J) == J.exponent == 6
