@@ -88,27 +88,18 @@ def check_exact(built, by):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.usefixtures("float64")
-def test_exact_alignment_with_other_parameters_equals_that_of_the_explicit_kernels(name):
+def test_exact_alignment_with_other_parameters_or_another_architecture_equals_that_of_the_explicit_kernels(name):
     built = BY_NAME[name].build()
-    other = moved(built)
-    K, L = kernels(built, "layer"), kernels(other, "layer")
+    other, unlike = moved(built), another_architecture(built)
+    K, L, (U,) = kernels(built, "layer"), kernels(other, "layer"), kernels(unlike, None).values()
     J = linearize(built, check=False)
-    there = J.at(other.args[0])
+    there, far = J.at(other.args[0]), linearize(unlike, check=False)
     check(
         ntkest.alignment(J, there, method="exact", by="layer", centered=True),
         {n: cosine(centred(K[n]), centred(L[n])) for n in K},
     )
     check(ntkest.alignment(J, there, method="exact"), {"": cosine(K[""], L[""])})
-
-
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.usefixtures("float64")
-def test_exact_alignment_with_another_architecture_equals_that_of_the_explicit_kernels(name):
-    built = BY_NAME[name].build()
-    other = another_architecture(built)
-    (K,), (L,) = kernels(built, None).values(), kernels(other, None).values()
-    J, there = linearize(built, check=False), linearize(other, check=False)
-    check(ntkest.alignment(J, there, method="exact"), {"": cosine(K, L)})
+    check(ntkest.alignment(J, far, method="exact"), {"": cosine(K[""], U)})
 
 
 def small():
@@ -233,7 +224,7 @@ def test_shorter_floats_agree_with_float64_within_their_rounding():
     def found(args, y):
         return ntkest.summary(ntkest.linearize(built.target, *args), y, passes=20, method="reverse")
 
-    for dtype, rtol in (("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 6e-2)):
+    for dtype, rtol in (("float16", 1e-2), ("bfloat16", 6e-2)):
         short = jax.tree.map(lambda a: a.astype(dtype), built.args)  # noqa: B023 - called at once
         wanted = found(jax.tree.map(lambda a: a.astype(jnp.float64), short), y)  # the same point, to the last bit
         for name, e in found(short, y.astype(dtype)).items():
