@@ -19,8 +19,8 @@ from .derivatives import Derivative, Parts, evaluate, is_traced
 BUDGET = 2**28
 """Numbers that the images and intermediates of a vectorised chunk may hold, on an accelerator (1 GiB in float32)."""
 
-WIDE = 16
-"""Probes of a vectorised chunk on CPU, where vectorising helps at all: 8 and 32 are slower."""
+WIDE = 4
+"""Probes of a vectorised chunk on CPU, where vectorising helps at all: 2 to 8 are about alike, 1 and 16 slower."""
 
 
 @dataclass(frozen=True)

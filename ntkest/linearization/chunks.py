@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from .errors import InvalidTypeError, InvalidValueError, ShapeError
 from .protocol import Array, Blocks, Expand, Reduce, Tree
+
+AHEAD = 2**17
+"""Numbers in probes that are expanded together. Passes of one small probe each would wait for it as long again."""
 
 
 def tree_map(function: Callable[..., Any], *trees: Tree) -> Tree:
@@ -52,14 +55,33 @@ def map_chunks(
     chunk: int,
 ) -> Tree:
     """``reduce(apply(expand(part)))`` for parts of `chunk` probes, concatenated along the first axis."""
-    count, results = leading(probes), []
-    for start in range(0, count, chunk):
-        stop = min(start + chunk, count)  # the Array API leaves slices beyond the end undefined
-        part = tree_map(lambda a: a[start:stop, ...], probes)  # noqa: B023 - called at once
-        results.append(reduce(apply(part if expand is None else expand(part))))
+    results = [reduce(apply(part)) for part in _parts(probes, expand, chunk)]
     if len(results) == 1:
         return results[0]
     return tree_map(lambda *parts: xp.concat(parts, axis=0), *results)
+
+
+def _parts(probes: Tree, expand: Expand | None, chunk: int) -> Iterator[Any]:
+    """Chunks of expanded probes; once the first chunk shows their size, small ones are expanded several at once."""
+    count, start, together = leading(probes), 0, chunk
+    while start < count:
+        stop = min(start + together, count)
+        group = _rows(probes, start, stop)
+        ready = group if expand is None else expand(group)
+        for first in range(0, stop - start, chunk):
+            yield ready if together == chunk else _rows(ready, first, min(first + chunk, stop - start))
+        if start == 0:
+            together = chunk * max(1, AHEAD // max(1, _numbers(ready)))
+        start = stop
+
+
+def _rows(tree: Tree, start: int, stop: int) -> Tree:
+    """Probes start … stop-1, where stop is not beyond the end: the Array API leaves that undefined."""
+    return tree_map(lambda a: a[start:stop, ...], tree)
+
+
+def _numbers(tree: Tree) -> int:
+    return sum(map(_numbers, tree)) if isinstance(tree, tuple) else math.prod(tree.shape)
 
 
 def identity(images: Tree) -> Tree:
