@@ -18,6 +18,9 @@ SLICE = 2**16
 ROW_BY_ROW = 2**12
 """From this many columns on, norms go row by row: one-dimensional products need no temporary of the block's size."""
 
+MOST_ROWS = 32
+"""Past this many rows norms go slice by slice instead: unrolled row by row, a traced program compiles for minutes."""
+
 MOST_SLICES = 64
 """Past this many slices a block is cut into larger ones, to keep traced programs small."""
 
@@ -108,6 +111,9 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
     if block.shape[1] < ROW_BY_ROW:
         wide = xp.astype(block, working, copy=False)
         return xp.astype(xp.vecdot(wide, wide), total)
+    if block.shape[0] > MOST_ROWS:
+        slices = [xp.astype(block[:, s], working, copy=False) for s in _slices(block.shape[1])]
+        return _add([xp.astype(xp.vecdot(wide, wide), total) for wide in slices])
     rows = []
     for row in range(block.shape[0]):
         line = xp.astype(block[row, :], working, copy=False)
