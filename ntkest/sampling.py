@@ -25,6 +25,9 @@ FIRST = 16
 PILOT = 8
 """Samples of each one-sided mode that "auto" compares."""
 
+FORESIGHT = 4
+"""How many times the present samples a predicted need is trusted for: from few probes it errs high by much."""
+
 CLEARLY = 2.0
 """The factor in error by which a pilot must beat the side with the smaller dimension."""
 
@@ -128,7 +131,8 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     moments = estimator.moments(problem, state) if state is not None else {}
     while want > have:
         try:
-            if exact <= estimator.growth(problem, have, need) and problem.passes + exact <= plan.max_passes:
+            foreseen = min(need, FORESIGHT * have) if have else want
+            if exact <= estimator.growth(problem, have, foreseen) and problem.passes + exact <= plan.max_passes:
                 return _exact(problem, f"exact: its {exact} passes cost less than the {need} samples that rtol needs")
             state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
         except KeyboardInterrupt:

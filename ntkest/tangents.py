@@ -18,6 +18,9 @@ SLICE = 2**16
 ROW_BY_ROW = 2**12
 """From this many columns on, norms go row by row: one-dimensional products need no temporary of the block's size."""
 
+MOST_ROWS = 32
+"""Past this many rows norms go slice by slice instead: unrolled row by row, a traced program compiles for minutes."""
+
 MOST_SLICES = 64
 """Past this many slices a block is cut into larger ones, to keep traced programs small."""
 
@@ -109,6 +112,9 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
         wide = xp.astype(block, working, copy=False)
         return xp.sum(wide * wide, axis=1, keepdims=True)
     slices = _slices(block.shape[1])
+    if block.shape[0] > MOST_ROWS:
+        parts = (xp.astype(block[:, s], working, copy=False) for s in slices)
+        return xp.stack([xp.sum(part * part, axis=1) for part in parts], axis=1)
     products: list[Array] = []
     for row in range(block.shape[0]):
         line = xp.astype(block[row, :], working, copy=False)

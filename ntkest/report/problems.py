@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import site
-import sys
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -31,7 +30,8 @@ def described(error: BaseException) -> str:
 
 def culprit(error: BaseException) -> str:
     """``file.py:line`` of the innermost frame of the user's own code: not Python's, an installed package's or ours."""
-    foreign = [Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *site.getsitepackages())]
+    homes = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    foreign = [Path(home).resolve() for home in homes]
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         path = Path(frame.f_code.co_filename)
         ours = frame.f_globals.get("__name__", "").startswith("ntkest")

@@ -7,6 +7,7 @@ import pytest
 
 import ntkest
 from ntkest.linearization import TracedValueError
+from ntkest.tangents import SquareNorms
 from tests.jax.cases import BY_NAME, Built, dense, draw, flat, nested, signs
 
 NETS = ("mlp", "convnet", "gru", "transformer")
@@ -286,3 +287,11 @@ def test_exact_in_tiny_memory_equals_exact():
     assert tight.passes > roomy.passes
     for name, e in roomy.items():
         assert float(tight[name]) == pytest.approx(float(e), rel=1e-12)
+
+
+def test_norms_of_many_long_rows_are_a_small_program():
+    norms, images = SquareNorms(jnp, (0,), 1), draw(0, 300, 5000)
+    assert len(jax.make_jaxpr(norms)(images).eqns) < 50
+    wanted = (np.asarray(images, np.float64) ** 2).sum(1)
+    for rows in (1, 32, 33, 300):
+        np.testing.assert_allclose(norms(images[:rows])[:, 0], wanted[:rows], rtol=1e-5)
