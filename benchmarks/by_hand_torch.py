@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -85,7 +86,9 @@ def forward(model: Model) -> dict[str, Contestant]:
 
     @functools.cache
     def linear() -> Callable[..., torch.Tensor]:
-        return torch.func.linearize(function, *blocks)[1]  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch.fx about its own names
+            return torch.func.linearize(function, *blocks)[1]
 
     @torch.no_grad()
     def linearized(chunk: int) -> Iterator[torch.Tensor]:
