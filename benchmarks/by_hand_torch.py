@@ -123,7 +123,8 @@ def contestant(samples: Callable[[int], Iterator[torch.Tensor]], chunk: int) -> 
 def signs(count: int, shape: tuple[int, ...]) -> torch.Tensor:
     """±1, (count, *shape), from random bits."""
     size = count * math.prod(shape)
-    bits = torch.empty(-(-size // 64), dtype=torch.int64).random_().view(torch.uint8)
+    words = torch.empty(-(-size // 64), dtype=torch.int64).random_(-(2**63), None)  # without bounds, never negative
+    bits = words.view(torch.uint8)
     spread = ((bits[:, None] >> _SHIFTS) & 1).to(torch.float32)
     return spread.mul_(2).sub_(1).reshape(-1)[:size].reshape(count, *shape)
 
