@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -85,7 +86,9 @@ def forward(model: Model) -> dict[str, Contestant]:
 
     @functools.cache
     def linear() -> Callable[..., torch.Tensor]:
-        return torch.func.linearize(function, *blocks)[1]  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch.fx about its own names
+            return torch.func.linearize(function, *blocks)[1]
 
     @torch.no_grad()
     def linearized(chunk: int) -> Iterator[torch.Tensor]:
@@ -120,7 +123,8 @@ def contestant(samples: Callable[[int], Iterator[torch.Tensor]], chunk: int) -> 
 def signs(count: int, shape: tuple[int, ...]) -> torch.Tensor:
     """±1, (count, *shape), from random bits."""
     size = count * math.prod(shape)
-    bits = torch.empty(-(-size // 64), dtype=torch.int64).random_().view(torch.uint8)
+    words = torch.empty(-(-size // 64), dtype=torch.int64).random_(-(2**63), None)  # without bounds, never negative
+    bits = words.view(torch.uint8)
     spread = ((bits[:, None] >> _SHIFTS) & 1).to(torch.float32)
     return spread.mul_(2).sub_(1).reshape(-1)[:size].reshape(count, *shape)
 
