@@ -94,8 +94,8 @@ class Estimate:
     std_error: Array
     """Its standard error; at least the rounding floor."""
     passes: int
-    """AD passes that the call spent, pilot included; a JVP made of two VJPs counts two. The check that `linearize` makes
-    once, a pass a mode, belongs to the linearization and is not among them."""
+    """AD passes that the call spent, pilot included; a JVP made of two VJPs counts two. The check that `linearize`
+    makes once, a pass a mode, belongs to the linearization and is not among them."""
     n_jvp: int
     """JVPs among them."""
     n_vjp: int
