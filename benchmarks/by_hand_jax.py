@@ -53,10 +53,10 @@ def contestants(model: Model, mode: str) -> dict[str, Contestant]:
 
         return call
 
+    mapped = {f"jit of lax.map, chunks of {c}": whole(_mapped(c)) for c in (1, *CHUNKS[:-1])} if model.loops else {}
     return {
         "jit of vmap": whole(_vmapped),
-        "jit of lax.map": whole(_mapped(1)),
-        **{f"jit of lax.map, chunks of {c}": whole(_mapped(c)) for c in CHUNKS[:-1]},
+        **mapped,
         "unrolled jit": whole(_unrolled(1)),
         **{f"unrolled jit, chunks of {c}": whole(_unrolled(c)) for c in CHUNKS[:-1]},
         "loop over a jitted pass": stepwise(1),

@@ -17,6 +17,8 @@ class Model(NamedTuple):
     function: Callable[[Any, Any], Any]
     params: Any
     x: Any
+    loops: bool = True
+    """Whether ``lax.map`` is worth racing: on CPUs convolutions within it take tens of times as long."""
 
 
 def _normal(seed: int, *shape: int, scale: float = 1.0) -> jax.Array:
@@ -51,7 +53,7 @@ def convnet() -> Model:
             x = jax.nn.relu(x + layer["b"])
         return x.mean((1, 2)) @ params[-1]["w"] + params[-1]["b"]
 
-    return Model(function, params, _normal(9, CONVNET.batch, CONVNET.size, CONVNET.size, 3))
+    return Model(function, params, _normal(9, CONVNET.batch, CONVNET.size, CONVNET.size, 3), loops=False)
 
 
 def gru() -> Model:
