@@ -44,7 +44,8 @@ def model(framework: str) -> tuple[Any, ...]:
     if framework == "jax":
         from .models_jax import mlp as jax_mlp
 
-        return tuple(jax_mlp())
+        net = jax_mlp()
+        return net.function, net.params, net.x
     return numpy_mlp()
 
 
