@@ -101,7 +101,7 @@ def _row_tiles(problem: Problem, images: _Images, sums: _Sums) -> None:
 def _column_tiles(problem: Problem, images: _Images, sums: _Sums) -> None:
     """‖J_aᵀ J_b‖_F² by tiles; a part's share comes from tiles with both sides in the part."""
     xp = problem.xp
-    gram = OutputGram(xp)
+    gram = Gram(xp, (0,), 1)
     for key in problem.needs:
         if key[0] not in ("square", "cross"):
             continue
@@ -112,20 +112,9 @@ def _column_tiles(problem: Problem, images: _Images, sums: _Sums) -> None:
                 if a == b and j < i:
                     continue
                 rights = lefts if a == b and i == j else images.get(b, right)
-                tile = xp.reshape(xp.sum(problem.kernels[a].compile(gram)(lefts, rights) ** 2), (1,))
+                tile = xp.sum(problem.kernels[a].compile(gram)(lefts, rights) ** 2, axis=(1, 2))
                 weight = 2.0 if a == b and i != j else 1.0
                 sums.add(key, weight * tile * _rows_of(problem, left[0], right[0], tile))
-
-
-@dataclass(frozen=True)
-class OutputGram:
-    """Inner products of output-side images, (a, M), (b, M) to (a, b)."""
-
-    xp: ModuleType
-
-    def __call__(self, left: Array, right: Array) -> Array:
-        """Inner products of two batches."""
-        return Gram(self.xp, (0,), 1)(left, right)[0, :, :]
 
 
 class _Images:
