@@ -11,25 +11,20 @@ import array_api_compat
 from .linearization import (
     Array,
     Blocks,
-    Expand,
+    ChunkLoop,
     InteractingExamplesError,
     InvalidTypeError,
     InvalidValueError,
     Linearization,
     NotRepeatableError,
     Options,
-    Reduce,
     ShapeError,
     StaleLinearizationError,
     TracedValueError,
-    Tree,
     as_probes,
     as_tangents,
-    checked_chunk,
     eps,
     find_backend,
-    leading,
-    map_chunks,
     number,
     scalar_dtype,
 )
@@ -133,7 +128,7 @@ class _Stream(NamedTuple):
         return self._replace(params=(params,)) if self.params else self._replace(moved=(params,))
 
 
-class BatchedLinearization:
+class BatchedLinearization(ChunkLoop):
     """J of a model on a stream of batches; made by `linearize_batches`."""
 
     def __init__(self, stream: _Stream, keep: bool) -> None:
@@ -255,16 +250,6 @@ class BatchedLinearization:
         for blocks in self._images(image):
             sums = [a + b for a, b in zip(sums, blocks, strict=True)] if sums else blocks
         return tuple(self.xp.astype(a, p.dtype, copy=False) for a, p in zip(sums, self.params, strict=True))
-
-    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_jvp`; every chunk is a pass over the batches."""
-        size = checked_chunk(chunk, self.chunk_size("jvp", leading(probes)), leading(probes))
-        return map_chunks(self.xp, self.jvp, reduce, probes, expand, size)
-
-    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_vjp`; `reduce` receives the sum over all batches."""
-        size = checked_chunk(chunk, self.chunk_size("vjp", leading(probes)), leading(probes))
-        return map_chunks(self.xp, self.vjp, reduce, probes, expand, size)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """As many probes as have images of 2**24 numbers together, for fewer passes over the batches."""

@@ -12,24 +12,19 @@ import array_api_compat
 from .linearization import (
     Array,
     Blocks,
+    ChunkLoop,
     DeviceMismatchError,
-    Expand,
     InvalidTypeError,
     InvalidValueError,
     Linearization,
     NonDifferentiableError,
     NonFiniteError,
-    Reduce,
     ShapeError,
-    Tree,
     as_probes,
     as_tangents,
     check_adjoint,
-    checked_chunk,
     eps,
     is_concrete,
-    leading,
-    map_chunks,
     number,
 )
 
@@ -75,7 +70,7 @@ def from_jacobian(A: Any, output_shape: tuple[int, ...] | None = None) -> Linear
     return DenseLinearization(xp, blocks, output_shape)
 
 
-class DenseLinearization:
+class DenseLinearization(ChunkLoop):
     """J given as arrays, one (M, P_l) a block."""
 
     modes = frozenset({"jvp", "vjp"})
@@ -120,16 +115,6 @@ class DenseLinearization:
         """ω A_l for each block, (k, P_l)."""
         cotangents = self._cotangents(cotangents)
         return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
-
-    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_jvp`."""
-        size = checked_chunk(chunk, self.chunk_size("jvp", leading(probes)), leading(probes))
-        return map_chunks(self.xp, self.jvp, reduce, probes, expand, size)
-
-    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_vjp`."""
-        size = checked_chunk(chunk, self.chunk_size("vjp", leading(probes)), leading(probes))
-        return map_chunks(self.xp, self.vjp, reduce, probes, expand, size)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """As many probes as make up 2**24 numbers of the larger side, at least 16."""

@@ -12,14 +12,12 @@ import numpy as np
 
 from ntkest.linearization import (
     Blocks,
+    ChunkLoop,
     DeviceMismatchError,
-    Expand,
     InvalidTypeError,
     InvalidValueError,
     Options,
-    Reduce,
     ShapeError,
-    Tree,
     UnsupportedModeError,
     as_probes,
     as_tangents,
@@ -27,13 +25,10 @@ from ntkest.linearization import (
     check_dtypes,
     check_finite,
     check_repeatable,
-    checked_chunk,
     eps,
     find_examples,
     flatten,
     join,
-    leading,
-    map_chunks,
     pick,
     select,
 )
@@ -103,7 +98,7 @@ class _Model:
         return join([(name, _array(leaf)) for name, leaf in leaves], lambda parts, axis: anp.concatenate(parts, axis))
 
 
-class NumpyLinearization:
+class NumpyLinearization(ChunkLoop):
     """J of a function of NumPy arrays, by HIPS autograd.
 
     A value: it holds copies of parameters and inputs. (Arrays that the function reaches in another way, as
@@ -201,20 +196,6 @@ class NumpyLinearization:
             for image, block, param in zip(images, blocks, self.params, strict=True):
                 image[index] = np.broadcast_to(block, param.shape).reshape(-1)
         return images
-
-    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_jvp`."""
-        count = leading(probes)
-        return map_chunks(
-            xp, self.jvp, reduce, probes, expand, checked_chunk(chunk, self.chunk_size("jvp", count), count)
-        )
-
-    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
-        """See `Linearization.map_vjp`."""
-        count = leading(probes)
-        return map_chunks(
-            xp, self.vjp, reduce, probes, expand, checked_chunk(chunk, self.chunk_size("vjp", count), count)
-        )
 
     def chunk_size(self, mode: str, count: int) -> int:
         """Passes are looped over, so only the memory of the images counts."""

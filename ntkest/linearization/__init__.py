@@ -1,7 +1,7 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
 from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable
-from .chunks import as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
+from .chunks import ChunkLoop, as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
     DeviceMismatchError,
@@ -31,6 +31,7 @@ __all__ = [
     "Array",
     "Backend",
     "Blocks",
+    "ChunkLoop",
     "DeviceMismatchError",
     "Expand",
     "InconsistentDerivativesError",

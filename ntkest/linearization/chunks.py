@@ -61,6 +61,36 @@ def map_chunks(
     return tree_map(lambda *parts: xp.concat(parts, axis=0), *results)
 
 
+class ChunkLoop:
+    """`map_jvp` and `map_vjp` by `map_chunks`, for linearizations that offer `jvp`, `vjp` and `chunk_size`."""
+
+    xp: Any
+
+    def jvp(self, tangents: Any) -> Any:
+        """See `Linearization.jvp`."""
+        raise NotImplementedError
+
+    def vjp(self, cotangents: Any) -> Any:
+        """See `Linearization.vjp`."""
+        raise NotImplementedError
+
+    def chunk_size(self, mode: str, count: int) -> int:
+        """See `Linearization.chunk_size`."""
+        raise NotImplementedError
+
+    def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_jvp`."""
+        count = leading(probes)
+        size = checked_chunk(chunk, self.chunk_size("jvp", count), count)
+        return map_chunks(self.xp, self.jvp, reduce, probes, expand, size)
+
+    def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
+        """See `Linearization.map_vjp`."""
+        count = leading(probes)
+        size = checked_chunk(chunk, self.chunk_size("vjp", count), count)
+        return map_chunks(self.xp, self.vjp, reduce, probes, expand, size)
+
+
 def _parts(probes: Tree, expand: Expand | None, chunk: int) -> Iterator[Any]:
     """Chunks of expanded probes; once the first chunk shows their size, small ones are expanded several at once."""
     count, start, together = leading(probes), 0, chunk
