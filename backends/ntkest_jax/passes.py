@@ -19,8 +19,15 @@ from .derivatives import Derivative, Parts, evaluate, is_traced
 BUDGET = 2**28
 """Numbers that the images and intermediates of a vectorised chunk may hold, on an accelerator (1 GiB in float32)."""
 
-WIDE = 4
-"""Probes of a vectorised chunk on CPU, where vectorising helps at all: 2 to 8 are about alike, 1 and 16 slower."""
+WIDE = 8
+"""Probes in a vectorised chunk of reverse passes through a `scan` on CPU: 8 and 16 are alike, 1 and 4 slower."""
+
+NARROW = 2
+"""Probes in a vectorised chunk of forward passes through dense layers on CPU: 2 and 4 are alike, 1 and 8 slower."""
+
+UNROLLED = {"vjp": 4, "jvp": 2}
+"""Chunks in one call of a compiled step, where steps are called again and again: XLA's CPU backend runs independent
+convolutions side by side. All of them in one program would gain a tenth more and compile several times as long."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,18 @@ class Pass:
 def default_chunk(step: Pass, count: int, platform: str) -> int:
     """Probes to push through together, by what the program is made of.
 
-    On CPU single passes already fill the cores with dense layers and convolutions, and vectorising only spoils the
-    cache; but the reverse pass of a `scan` adds up each weight's derivative step by step, which a wide chunk batches.
+    On CPU single passes already fill the cores with dense layers and convolutions, and vectorising spoils the cache,
+    but for the two small operands of a dense JVP; and the reverse pass of a `scan` adds up each weight's derivative
+    step by step, which a wide chunk batches.
     """
     names = step.derivative.primitives
     if platform != "cpu":
         size = sum(math.prod(v.aval.shape) for e in step.derivative.linear.eqns for v in e.outvars)
         return max(1, min(count, int(BUDGET // max(1, size))))
-    if step.mode == "vjp" and "scan" in names and "conv_general_dilated" not in names:
-        return min(count, WIDE)
-    return 1
+    if "conv_general_dilated" in names:
+        return 1
+    best = {("vjp", True): WIDE, ("jvp", False): NARROW}
+    return min(count, best.get((step.mode, "scan" in names), 1))
 
 
 def stepwise(step: Pass, platform: str) -> bool:
@@ -176,20 +185,21 @@ def _concatenated(*parts: Any) -> Any:
 def _loop(
     step: Pass, key: tuple[Any, ...], body: Callable[..., Any], chunk: int, consts: Parts, blocks: Any, probes: Any
 ) -> Any:
-    """The primal in one program, every chunk in a second, the stack in a third."""
+    """The primal in one program, a few chunks at a time in a second, the stack in a third."""
     compiled = step.derivative.compiled
     count = _count(probes)
+    stride = chunk * UNROLLED[step.mode]
 
     def sliced(size: int) -> Callable[..., Any]:
         def part(consts: Any, residuals: Any, probes: Any, start: Any) -> Any:
-            return body(consts, residuals, _rows(probes, start, size))
+            return _unrolled(lambda rows: body(consts, residuals, rows), _rows(probes, start, size), chunk)
 
         return jax.jit(part)
 
     residuals = compiled.get("primal", lambda: jax.jit(_residuals(step)))(consts[0], blocks)
     results = []
-    for start in range(0, count, chunk):
-        size = min(chunk, count - start)
+    for start in range(0, count, stride):
+        size = min(stride, count - start)
         part = compiled.get(("part", size, *key), lambda: sliced(size))  # noqa: B023 - called at once
         results.append(part(consts[1], residuals, probes, start))
     return compiled.get("stack", lambda: jax.jit(_concatenated))(*results)

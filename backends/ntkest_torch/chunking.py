@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import torch
 
-CPU_REVERSE = 2**19
-"""Parameters in a chunk of VJPs on a CPU. Small and recurrent nets spend their time in calls and gain 2 to 5×
-from chunks, until a chunk of gradients fills the cache; large dense nets run as fast one by one."""
+CPU_GRADIENTS = 3 * 2**20
+"""Numbers in a chunk of gradients on a CPU. Small and recurrent nets spend their time in calls and gain 2 to 5×
+from chunks, until a chunk of gradients leaves the cache; large dense nets run as fast one by one."""
 
-CPU_FORWARD = 2**21
-"""Outputs in a chunk of JVPs on a CPU. A chunk shares the primal pass and the overhead of forward mode, so that it
-pays also where the tangents of the parameters are large, until ..."""
+CPU_TANGENTS = 6 * 2**20
+"""Numbers in a chunk of tangents on a CPU. A chunk shares the primal pass and the overhead of forward mode."""
 
-CPU_TANGENTS = 2**25
-"""... they have so many numbers."""
+CPU_IMAGES = 2**21
+"""Outputs in a chunk of JVPs on a CPU."""
 
-CPU_MOST = 32
+CPU_MOST = 16
 
 ACCELERATOR = 2**28
 """Numbers in a chunk on accelerators, which a chunk should fill: 1 GiB in float32, and intermediates besides."""
@@ -32,8 +31,8 @@ def chunk_size(mode: str, count: int, outputs: int, params: int, device: torch.d
     elif convolves:
         most = 1
     elif mode == "vjp":
-        most = min(CPU_MOST, CPU_REVERSE // params)
+        most = min(CPU_MOST, CPU_GRADIENTS // params)
     else:
-        most = min(CPU_MOST, CPU_FORWARD // outputs, CPU_TANGENTS // params)
+        most = min(CPU_MOST, CPU_IMAGES // outputs, CPU_TANGENTS // params)
     chunks = -(-count // max(1, most))
     return max(1, -(-count // max(1, chunks)))
