@@ -81,6 +81,9 @@ class Moment:
     """(m, rows): the estimate without probe i; None where the value is exact."""
     offset: Array | None = None
     """(rows,): the part of the value that is exact, if any; the rest is an average over probes."""
+    refits: Array | None = None
+    """(m, rows): where probes also shape what they are measured against, the estimate as it would be had probe i never
+    been drawn; `replicates` then only leave its sample out of the average. None where both are the same."""
 
 
 @dataclass(frozen=True)
