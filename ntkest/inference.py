@@ -3,7 +3,7 @@
 A quantity is a formula of moments. Its error bar comes from the same formula of the moments without one probe
 each: the delete-one jackknife (Efron and Stein 1981), which follows shared probes through ratios and roots. Where
 probes also shape the sketch that they are measured against, their samples depend on each other: the spread of samples
-errs low and the jackknife of the whole errs high, and the error bar is the larger of the first and their geometric mean.
+errs low and the jackknife of the whole errs high. The error bar is the larger of the first and their geometric mean.
 """
 
 from __future__ import annotations

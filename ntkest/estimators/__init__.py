@@ -6,9 +6,10 @@ from .hutchpp import HUTCHPP, HUTCHPP_JV
 from .onesided import FORWARD, REVERSE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 from .xnystrace import XNYSTRACE
+from .xtrace import XTRACE
 
 ESTIMATORS: dict[str, Estimator] = {
-    e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, XNYSTRACE)
+    e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, XNYSTRACE, XTRACE)
 }
 """Estimators that sample, by the name that ``method=`` takes."""
 

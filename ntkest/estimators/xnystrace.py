@@ -17,19 +17,16 @@ Matrix Anal. Appl. 2024, section 2.3. The other moments, from the same data, are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any
 
-from ..linearization import Array, Blocks, accumulator, identity, is_concrete, leading, number
+from ..linearization import Array, Blocks, accumulator, leading
 from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
-from ..tallskinny import extend_basis
-from ..tangents import Gram
 from .hutchinson import push
 from .images import OutputImages
-from .leaveout import Factor, Samples, Sphere, product_samples, trace_samples
+from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
+from .sketches import Triple, add_probes, dimension, grow_basis, grow_products, join, most_samples, pull, summarise
 
 MANY_PARAMETERS = 4
 """From this many parameters an output on, orthonormal bases are kept on the side of the outputs."""
@@ -65,11 +62,11 @@ class XNysTrace:
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP and a JVP a sample and kernel."""
-        return min(samples, _most(problem)) * self._each(problem) + problem.targets
+        return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The number of samples that `passes` pay for; no more than the kernels can have rank."""
-        return min((passes - problem.targets) // self._each(problem), _most(problem))
+        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples."""
@@ -80,7 +77,7 @@ class XNysTrace:
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Normal cotangents shared by all kernels, or sign tangents."""
-        first, most = problem.kernels[0].J, _most(problem)
+        first, most = problem.kernels[0].J, most_samples(problem)
         start, stop = min(start, most), min(stop, most)
         if on_outputs(problem):
             return Probes(cotangents=draw_normal_cotangents(first, seed, start, stop))
@@ -90,32 +87,29 @@ class XNysTrace:
         """Push new probes through, orthonormalise their images against the basis, and push what is new back."""
         if state is None:
             state = State(targets=target_moments(problem))
-        if on_outputs(problem):
-            state, omega = _with_probes(problem, state, probes.cotangents)
-            if not omega.shape[0]:
-                return state
-            sketch: Callable[[int], Blocks] = lambda a: _pull(problem, a, omega)  # noqa: E731
-            image: Callable[[int, Blocks], Blocks] = lambda a, basis: (push(problem, a, basis)[0],)  # noqa: E731
-        else:
-            assert probes.tangents is not None
-            bits = probes.tangents[0]
-            sketch = lambda a: (_push_signs(problem, a, bits),)  # noqa: E731
-            image = lambda a, basis: _pull(problem, a, basis[0])  # noqa: E731
-        bases, factors, new_images = [], [], []
+        outputs = on_outputs(problem)
+        omega = None
+        if outputs:
+            have = 0 if state.probes is None else state.probes.shape[0]
+            everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
+            state, omega = replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+        bases, factors, fresh_images = [], [], []
         for a in range(len(problem.kernels)):
-            old = (state.bases[a], state.factors[a]) if state.bases else None
-            basis, factor = extend_basis(problem.xp, sketch(a), old)
+            sketch = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
+            old = (state.bases[a], state.factors[a]) if state.bases else (None, None)
+            basis, factor = grow_basis(problem.xp, *old, sketch)
             bases.append(basis)
             factors.append(factor)
-            new_images.append(image(a, basis))
-        return _grown(problem, state, bases, factors, new_images)
+            fresh_images.append((push(problem, a, basis)[0],) if outputs else pull(problem, a, basis[0]))
+        return _grown(problem, state, bases, factors, fresh_images)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
         keys = tuple(sorted(problem.needs - state.targets.keys()))
-        pairs = tuple(_pair(key) for key in keys)
-        compute = problem.compiled(_moments, problem.xp, keys, _dimension(problem))
-        found = compute(state.factors, tuple(state.products[pair] for pair in pairs), state.overlaps)
+        products = tuple(state.products[key[1], key[-1]] for key in keys)
+        found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
+            state.factors, products, state.overlaps
+        )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
 
 
@@ -127,101 +121,27 @@ def on_outputs(problem: Problem) -> bool:
     return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
 
 
-def _dimension(problem: Problem) -> int:
-    """Of the space that normal probes live in."""
-    return problem.size if problem.centre is None else problem.centre.rank
-
-
-def _most(problem: Problem) -> int:
-    """The largest rank that every kernel can have, after which there is nothing left to sample."""
-    return max(1, min(_dimension(problem), *(problem.parameters(a) for a in range(len(problem.kernels)))))
-
-
-def _pair(key: Key) -> tuple[int, int]:
-    return key[1], key[-1]
-
-
-def _with_probes(problem: Problem, state: State, omega: Array) -> tuple[State, Array]:
-    """The state with new probes (k, M), centred, and those that are really new.
-
-    A probe in the span of others has nothing left to measure with; it is left out, where values can be looked at.
-    """
-    xp = problem.xp
-    omega = omega if problem.centre is None else problem.centre(xp, omega)
-    gram = Gram(xp, (0,), 1)
-    for _ in range(2):
-        everything = omega if state.probes is None else xp.concat([state.probes, omega], axis=0)
-        overlaps = gram(everything, everything)[0, ...]
-        if not is_concrete(xp.sum(overlaps)):
-            break
-        have = everything.shape[0] - omega.shape[0]
-        new = [i for i in _independent(overlaps) if i >= have]
-        if len(new) == omega.shape[0]:
-            break
-        omega = xp.stack([everything[i, ...] for i in new], axis=0) if new else omega[:0, ...]
-    return replace(state, probes=everything, overlaps=overlaps), omega
-
-
-def _independent(overlaps: Array) -> list[int]:
-    """Indices of rows that are not, to rounding, combinations of those before, from their Gram matrix (m, m)."""
-    import numpy as np
-
-    m = overlaps.shape[0]
-    rest = np.asarray([[number(overlaps[i, j]) for j in range(m)] for i in range(m)])
-    sizes = np.diagonal(rest).copy()
-    kept = []
-    for i in range(m):
-        if rest[i, i] > 1e-10 * sizes[i]:
-            kept.append(i)
-            rest = rest - np.outer(rest[:, i], rest[i]) / rest[i, i]
-    return kept
-
-
-def _pull(problem: Problem, a: int, rows: Array) -> Blocks:
-    """Jᵀ of rows (k, M), scaled."""
+def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
     kernel = problem.kernels[a]
-    cotangents = problem.xp.astype(rows, kernel.J.outputs.dtype, copy=False)
-    ready, expand = problem.cotangents(a, cotangents)
-    return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
-
-
-def _push_signs(problem: Problem, a: int, bits: tuple[Array, ...]) -> Array:
-    kernel = problem.kernels[a]
-    expand = tangent_expander(kernel.J, problem.exponents[a])
+    assert probes.tangents is not None
+    bits, expand = probes.tangents[a], tangent_expander(kernel.J, problem.exponents[a])
     images: Array = kernel.map_jvp(OutputImages(problem.xp, problem.centre), bits, expand, leading(bits))
     return images
 
 
-def _grown(
-    problem: Problem, state: State, bases: list[Blocks], factors: list[Array], images: list[Blocks]
-) -> State:
+def _grown(problem: Problem, state: State, bases: list[Blocks], factors: list[Array], images: list[Blocks]) -> State:
     """The state with new basis vectors and their images."""
-    xp = problem.xp
-    products = {}
-    for a, b in sorted({_pair(key) for key in problem.needs if key[0] != "target"}):
-        old = None if not state.images else (state.images[a], state.images[b], state.products[a, b])
-        products[a, b] = problem.compiled(_products, xp)(images[a], images[b], old)
-    joined = [bases, images]
-    if state.bases:
-        joined = [
-            [tuple(xp.concat(pair, axis=0) for pair in zip(*both, strict=True)) for both in zip(was, new, strict=True)]
-            for was, new in ((state.bases, bases), (state.images, images))
-        ]
+    xp, products = problem.xp, {}
+    for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
+        old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
+        products[a, b] = problem.compiled(grow_products, xp)(old, images[a], images[b])
+    before = range(len(bases))
     return replace(
-        state, bases=tuple(joined[0]), factors=tuple(factors), images=tuple(joined[1]), products=products
-    )
-
-
-def _products(xp: ModuleType, left: Blocks, right: Blocks, old: tuple[Blocks, Blocks, Array] | None) -> Array:
-    """Z_aᵀZ_b with new rows of both, from those and the old (m, m)."""
-    gram = Gram(xp, (0,) * len(left), 1)
-    corner = gram(left, right)[0, ...]
-    if old is None:
-        return corner
-    above, beside_it = gram(old[0], right)[0, ...], gram(left, old[1])[0, ...]
-    return xp.concat(
-        [xp.concat([old[2], above], axis=1), xp.concat([beside_it, corner], axis=1)],
-        axis=0,
+        state,
+        bases=tuple(join(xp, state.bases[a] if state.bases else None, bases[a]) for a in before),
+        factors=tuple(factors),
+        images=tuple(join(xp, state.images[a] if state.images else None, images[a]) for a in before),
+        products=products,
     )
 
 
@@ -232,26 +152,17 @@ def _moments(
     factors: tuple[Array, ...],
     products: tuple[Array, ...],
     overlaps: Array | None,
-) -> tuple[tuple[Array, Array, Array], ...]:
-    """Value (1,), replicates (m, 1) and refits (m, 1) for each key; array-only."""
+) -> tuple[Triple, ...]:
+    """What `summarise` makes of each key; array-only."""
     wide = accumulator(xp, factors[0])
     known = [Factor.of(xp, xp.astype(r, wide, copy=False)) for r in factors]
     sphere = Sphere(None if overlaps is None else xp.linalg.inv(overlaps), dimension)
     found = []
     for key, product in zip(keys, products, strict=True):
-        a, b = _pair(key)
+        a, b = key[1], key[-1]
         if key[0] == "trace":
             samples = trace_samples(xp, known[a], product, sphere)
         else:
             samples = product_samples(xp, known[a], known[b], product, sphere)
         found.append(summarise(xp, samples))
     return tuple(found)
-
-
-def summarise(xp: ModuleType, samples: Samples) -> tuple[Array, Array, Array]:
-    """The mean (1,), the means without each sample (m, 1), and the estimates without each probe (m, 1)."""
-    single, double = samples
-    m = single.shape[0]
-    total = xp.sum(single)
-    refits = (xp.sum(double, axis=0) - xp.linalg.diagonal(double)) / (m - 1)
-    return (total / m)[None], ((total - single) / (m - 1))[:, None], refits[:, None]
