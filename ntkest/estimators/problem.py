@@ -189,6 +189,21 @@ class Estimator(Protocol):
         """The least number of samples that give a value and an error bar."""
         ...
 
+    @property
+    def first(self) -> int:
+        """Samples before the first look at a tolerance: with fewer the error bar is not to be relied on."""
+        ...
+
+    @property
+    def parts(self) -> bool:
+        """Whether it also estimates each part of the parameters."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its first samples are those that a longer run would have drawn."""
+        ...
+
     def passes(self, problem: Problem, samples: int) -> int:
         """AD passes that `samples` samples cost from scratch."""
         ...

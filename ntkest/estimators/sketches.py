@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..linearization import Array, Blocks, eps, identity, is_concrete, leading, number
+from ..linearization import Array, Blocks, eps, identity, is_concrete, leading, number, numbers
 from ..tallskinny import extend_basis
 from ..tangents import Gram
 from .leaveout import Samples
@@ -14,6 +14,9 @@ from .problem import Problem
 
 DEPENDENT = 1e-10
 """A probe keeping less than this share of its squared length beside the others is a combination of them."""
+
+EXHAUSTED = 100.0
+"""Rounding errors, relative to the longest image, below which what an image adds to a basis is noise."""
 
 Triple = tuple[Array, Array, Array]
 """Value (1,), replicates (m, 1) and refits (m, 1) of a `Moment`."""
@@ -53,11 +56,10 @@ def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, 
 
 def _independent(overlaps: Array) -> list[int]:
     """Indices of the probes that are not, to rounding, combinations of those before."""
-    m = overlaps.shape[0]
-    rest = np.asarray([[number(overlaps[i, j]) for j in range(m)] for i in range(m)])
+    rest = numbers(overlaps)
     sizes = np.diagonal(rest).copy()
     kept = []
-    for i in range(m):
+    for i in range(rest.shape[0]):
         if rest[i, i] > DEPENDENT * sizes[i]:
             kept.append(i)
             rest = rest - np.outer(rest[:, i], rest[i]) / rest[i, i]
@@ -103,3 +105,17 @@ def summarise(xp: ModuleType, samples: Samples) -> Triple:
     total = xp.sum(single)
     refits = (xp.sum(double, axis=0) - xp.linalg.diagonal(double)) / (m - 1)
     return (total / m)[None], ((total - single) / (m - 1))[:, None], refits[:, None]
+
+
+def ritz_values(r: Array, square: Array) -> np.ndarray | None:
+    """Eigenvalues of `square` (m, m), descending, on the host; None where R (m, m) shows a rank of less than m.
+
+    For decisions: whether to go on, and with what.
+    """
+    size, matrix = np.abs(np.diagonal(numbers(r))), numbers(square)
+    finest = float(np.finfo(np.float32 if "32" in str(r.dtype) else np.float64).eps)
+    if size.min() <= EXHAUSTED * finest * size.max():
+        return None
+    values: np.ndarray = np.sort(np.linalg.eigvalsh((matrix + matrix.T) / 2))[::-1]
+    np.maximum(values, finest * values[0], out=values)
+    return values

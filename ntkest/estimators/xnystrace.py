@@ -20,13 +20,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
-from ..linearization import Array, Blocks, accumulator, leading
+import array_api_compat.numpy as np_namespace
+import numpy as np
+
+from ..forecast import Sketch
+from ..linearization import Array, Blocks, accumulator, leading, numbers
 from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
 from .hutchinson import push
 from .images import OutputImages
 from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
-from .sketches import Triple, add_probes, dimension, grow_basis, grow_products, join, most_samples, pull, summarise
+from .sketches import (
+    Triple,
+    add_probes,
+    dimension,
+    grow_basis,
+    grow_products,
+    join,
+    most_samples,
+    pull,
+    ritz_values,
+    summarise,
+)
 
 MANY_PARAMETERS = 4
 """From this many parameters an output on, orthonormal bases are kept on the side of the outputs."""
@@ -58,7 +73,11 @@ class XNysTrace:
     name: str = "xnystrace"
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
     parts: bool = False
+    resumable: bool = True
+    side: str | None = None
+    """"outputs" or "parameters"; the one that suits the problem by default."""
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP and a JVP a sample and kernel."""
@@ -79,7 +98,7 @@ class XNysTrace:
         """Normal cotangents shared by all kernels, or sign tangents."""
         first, most = problem.kernels[0].J, most_samples(problem)
         start, stop = min(start, most), min(stop, most)
-        if on_outputs(problem):
+        if self.on_outputs(problem):
             return Probes(cotangents=draw_normal_cotangents(first, seed, start, stop))
         return Probes(tangents=(draw_tangents(first, seed, start, stop),))
 
@@ -87,7 +106,7 @@ class XNysTrace:
         """Push new probes through, orthonormalise their images against the basis, and push what is new back."""
         if state is None:
             state = State(targets=target_moments(problem))
-        outputs = on_outputs(problem)
+        outputs = self.on_outputs(problem)
         omega = None
         if outputs:
             have = 0 if state.probes is None else state.probes.shape[0]
@@ -96,8 +115,8 @@ class XNysTrace:
         bases, factors, fresh_images = [], [], []
         for a in range(len(problem.kernels)):
             sketch = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
-            old = (state.bases[a], state.factors[a]) if state.bases else (None, None)
-            basis, factor = grow_basis(problem.xp, *old, sketch)
+            basis, factor = (state.bases[a], state.factors[a]) if state.bases else (None, None)
+            basis, factor = grow_basis(problem.xp, basis, factor, sketch)
             bases.append(basis)
             factors.append(factor)
             fresh_images.append((push(problem, a, basis)[0],) if outputs else pull(problem, a, basis[0]))
@@ -112,13 +131,28 @@ class XNysTrace:
         )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
 
+    def on_outputs(self, problem: Problem) -> bool:
+        """Whether probes are drawn on the side of the outputs."""
+        if self.side is not None:
+            return self.side == "outputs"
+        return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
+
+    def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
+        """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
+        values = ritz_values(state.factors[a], state.products[a, a])
+        if values is None:
+            return None
+        known = Factor.of(np_namespace, numbers(state.factors[a]))
+        inverse = None if state.overlaps is None else np.linalg.inv(numbers(state.overlaps))
+        sphere = Sphere(inverse, dimension(problem))
+        single, _ = trace_samples(np_namespace, known, numbers(state.products[a, a]), sphere)
+        apart = ~np.eye(len(values), dtype=bool)
+        # products of what two images have beside all the others: their squares have ‖R‖_F² as their mean
+        left = known.c * np.outer(known.d, known.d) / np.maximum(1.0 - np.where(apart, known.c, 0.0) ** 2, 1e-12)
+        return Sketch(values, float(np.mean(single)), float(np.mean(left[apart] ** 2)), dimension(problem))
+
 
 XNYSTRACE = XNysTrace()
-
-
-def on_outputs(problem: Problem) -> bool:
-    """Whether probes are drawn on the side of the outputs."""
-    return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
 
 
 def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:

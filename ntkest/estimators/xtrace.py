@@ -16,13 +16,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
-from ..linearization import Array, Blocks, accumulator
+from ..forecast import Sketch
+from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
+from . import xnystrace
 from .hutchinson import apply_kernel
 from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
-from .sketches import Triple, add_probes, dimension, grow_basis, grow_products, join, most_samples, pull, summarise
+from .sketches import (
+    Triple,
+    add_probes,
+    dimension,
+    grow_basis,
+    grow_products,
+    join,
+    most_samples,
+    pull,
+    ritz_values,
+    summarise,
+)
 
 WINDOW = 64
 """Probes whose parameter-side images are held together on their way to KΩ."""
@@ -58,7 +71,9 @@ class XTrace:
     name: str = "xtrace"
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
     parts: bool = False
+    resumable: bool = True
 
     def passes(self, problem: Problem, samples: int) -> int:
         """Two VJPs and a JVP a sample and kernel; for norms and products a JVP more."""
@@ -85,40 +100,18 @@ class XTrace:
         """Apply K to the new probes, and to what their images add to the basis."""
         if state is None:
             state = State(targets=target_moments(problem))
-        xp, kernels = problem.xp, range(len(problem.kernels))
         have = 0 if state.probes is None else state.probes.shape[0]
         everything, _ = add_probes(problem, state.probes, probes.cotangents)
-        omega = everything[have:, :]
-        results = [_apply(problem, a, omega) for a in kernels]
+        results = [_apply(problem, a, everything[have:, :]) for a in range(len(problem.kernels))]
         energies = tuple(energy for energy, _ in results)
-        images = tuple((image,) for _, image in results)
-        weights = state.weights or tuple(_weight(problem, image[0]) for image in images)
-        summed = sum((image[0] * weight for image, weight in zip(images, weights, strict=True)), omega * 0)
-        basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
-        pulled: tuple[Blocks, ...] = ()
-        applied: tuple[Blocks, ...] = ()
-        if _pairs(problem):
-            applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
-        else:
-            pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
-        if state.basis is not None:
-            energies = tuple(xp.concat(pair, axis=0) for pair in zip(state.energies, energies, strict=True))
-            images, pulled, applied = (
-                tuple(join(xp, a, b) for a, b in zip(old, new, strict=True))
-                for old, new in ((state.images, images), (state.pulled, pulled), (state.applied, applied))
-            )
-            basis = join(xp, state.basis, basis)
-        return replace(
-            state,
-            probes=everything,
-            energies=energies,
-            images=images,
-            weights=weights,
-            basis=basis,
-            factor=factor,
-            pulled=pulled,
-            applied=applied,
-        )
+        return _grown(problem, state, everything, energies, tuple((image,) for _, image in results))
+
+    def adopt(self, problem: Problem, sketch: xnystrace.State) -> State:
+        """Go on from an XNysTrace sketch on the side of the outputs, whose KΩ = ZR is known, at a VJP a sample less."""
+        assert sketch.probes is not None
+        energies = tuple(problem.xp.sum(r * r, axis=0) for r in sketch.factors)
+        images = tuple((r.T @ z,) for r, (z,) in zip(sketch.factors, sketch.images, strict=True))
+        return _grown(problem, State(targets=sketch.targets), sketch.probes, energies, images)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
@@ -128,8 +121,59 @@ class XTrace:
         )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
 
+    def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
+        """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
+        xp = problem.xp
+        assert state.basis is not None
+        if state.applied:
+            restricted = grow_products(xp, None, state.basis, state.applied[a])
+        else:
+            restricted = grow_products(xp, None, state.pulled[a], state.pulled[a])
+        values = ritz_values(state.factor, restricted)
+        if values is None:
+            return None
+        only = replace(problem, needs=frozenset({("trace", a)}))
+        trace = self.moments(only, replace(state, targets={}))["trace", a].value
+        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem))
+
 
 XTRACE = XTrace()
+
+
+def _grown(
+    problem: Problem, state: State, probes: Array, energies: tuple[Array, ...], images: tuple[Blocks, ...]
+) -> State:
+    """The state with all `probes`, given ω_iᵀKω_i and Kω_i of the new ones."""
+    xp, kernels = problem.xp, range(len(problem.kernels))
+    weights = state.weights or tuple(_weight(problem, image) for (image,) in images)
+    summed = images[0][0] * weights[0]
+    for (image,), weight in zip(images[1:], weights[1:], strict=True):
+        summed = summed + image * weight
+    basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
+    pulled: tuple[Blocks, ...] = ()
+    applied: tuple[Blocks, ...] = ()
+    if _pairs(problem):
+        applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
+    else:
+        pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
+    if state.basis is not None:
+        energies = tuple(xp.concat(pair, axis=0) for pair in zip(state.energies, energies, strict=True))
+        images, pulled, applied = (
+            tuple(join(xp, a, b) for a, b in zip(old, new, strict=True))
+            for old, new in ((state.images, images), (state.pulled, pulled), (state.applied, applied))
+        )
+        basis = join(xp, state.basis, basis)
+    return replace(
+        state,
+        probes=probes,
+        energies=energies,
+        images=images,
+        weights=weights,
+        basis=basis,
+        factor=factor,
+        pulled=pulled,
+        applied=applied,
+    )
 
 
 def _pairs(problem: Problem) -> bool:
