@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .estimate import Estimate
 from .estimators import ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem, XNysTrace, XTrace
 from .forecast import Errors, Spectrum, fit
 from .linearization import InvalidValueError, TracedValueError, is_concrete, number
@@ -34,8 +35,8 @@ LEAST = 4
 MOST = 0.45
 """... and no pilot that takes more than this share of the passes."""
 
-HANDICAP = 1.3
-"""What is held against a forecast for XTrace, which flatters it by about so much, beside one for XNysTrace."""
+ENOUGH = 8
+"""Samples from which on an error bar corrects a forecast."""
 
 CLEARLY = 2.0
 """The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
@@ -56,7 +57,7 @@ def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None)
         go_on = fixed(problem, plan, run.estimator, run=run) if by_cost else None
         return go_on or to_tolerance(problem, plan, assess, run.estimator, run=run, need_of=_need_of(problem))
     if by_cost and plan.method == "auto":
-        return _auto_fixed(problem, plan)
+        return _auto_fixed(problem, plan, assess)
     if by_cost:
         return fixed(problem, plan, ESTIMATORS[plan.method])
     try:
@@ -77,7 +78,7 @@ def _exact(problem: Problem, why: str = "") -> Outcome:
 # A fixed cost ---------------------------------------------------------------------------------------------------------
 
 
-def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
+def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     one_sided, why = _prior(problem, plan.probes)
     if plan.probes is not None:
         return fixed(problem, plan, one_sided, why)
@@ -110,7 +111,10 @@ def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
     errors[SKETCH.name] = _error(problem, spectra, lambda s: s.nystrom(nystrom))
     errors[XTRACE.name] = _error(problem, spectra, lambda s: s.range(have))
-    if HANDICAP * errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
+    if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
+        seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
+        errors[SKETCH.name] *= seen / _error(problem, spectra, lambda s: s.nystrom(have))
+    if errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
         adopted = XTRACE.adopt(problem, state)
         return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
     if nystrom > have:
@@ -200,7 +204,7 @@ def _compare_modes(
             return favourite, why, None
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
         found = assess(estimator.moments(problem, state), estimator.name)
-        error = max(number(e.std_error) / max(abs(number(e.value)), 1e-300) for e in found)
+        error = max(_relative_error(e) for e in found)
         pilots[estimator.name] = (error * math.sqrt(cost), state)
     other = FORWARD if favourite is REVERSE else REVERSE
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
@@ -246,6 +250,10 @@ def _spectra(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> lis
 def _error(problem: Problem, spectra: Sequence[Spectrum], errors: Callable[[Spectrum], Errors]) -> float:
     """The relative error to expect of the worst quantity that the wanted moments can make."""
     return max(_combined(problem, errors(spectrum)) for spectrum in spectra)
+
+
+def _relative_error(estimate: Estimate) -> float:
+    return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
 
 
 def _combined(problem: Problem, errors: Errors) -> float:
