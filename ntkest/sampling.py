@@ -235,6 +235,12 @@ def check_modes(problem: Problem, estimator: Estimator) -> None:
 
 
 def _check_enough(problem: Problem, estimator: Estimator, samples: int, keyword: str, given: int) -> None:
+    most = estimator.samples(problem, 2**40)
+    if most < estimator.fewest:
+        raise InvalidValueError(
+            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but a kernel "
+            f"of rank {most} has no more than {most}; use method='exact'"
+        )
     if samples < estimator.fewest:
         least = estimator.passes(problem, estimator.fewest)
         raise InvalidValueError(
