@@ -4,6 +4,7 @@ from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
+from .planning import Prospects, plan
 from .probes import Probes
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
 from .summary import Summary, summary
@@ -15,6 +16,7 @@ __all__ = [
     "Linearization",
     "NTKError",
     "Probes",
+    "Prospects",
     "StaleLinearizationError",
     "Summary",
     "alignment",
@@ -24,6 +26,7 @@ __all__ = [
     "from_jacobian",
     "linearize",
     "linearize_batches",
+    "plan",
     "summary",
     "trace",
 ]

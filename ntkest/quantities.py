@@ -175,25 +175,9 @@ def measure(
     state: Any = False,
 ) -> list[Estimate]:
     """Estimate several quantities from the same probes; what all public functions call."""
-    if not is_linearization(J):
-        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
     plan = Plan(method, rtol, atol, max_passes, passes, check_seed(seed), probes, progress)
-    kernels = tuple(Counted(k, chunk) for k in (J, *others))
-    groups = group_parameters(J.param_names, by)
-    for k in others:
-        if by is not None and group_parameters(k.param_names, by) != groups:
-            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
-    centre = _centre(J, centered)
-    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
-    problem = Problem.of(
-        kernels,
-        groups=groups,
-        needs=frozenset(key for quantity in quantities for key in quantity.keys),
-        target=target,
-        target_norm=norm,
-        centre=centre,
-        memory=_bytes(memory),
-    )
+    problem = pose(J, quantities, others, targets, by, centered, memory, chunk)
+    kernels = problem.kernels
 
     def estimates(moments: Any, name: str, why: str = "", **extra: Any) -> list[Estimate]:
         result = {
@@ -215,6 +199,37 @@ def measure(
     extra = {"interrupted": True} if outcome.interrupted else {}
     found = estimates(outcome.moments, outcome.method, outcome.why, **extra)
     return found if state is False else [replace(e, state=outcome.run) for e in found]
+
+
+def pose(
+    J: Linearization,
+    quantities: Sequence[Quantity],
+    others: Sequence[Linearization] = (),
+    targets: Any = None,
+    by: str | None = None,
+    centered: bool | str = False,
+    memory: int | str = "2GB",
+    chunk: int | None = None,
+) -> Problem:
+    """The problem that public keywords describe, with nothing spent yet."""
+    if not is_linearization(J):
+        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
+    kernels = tuple(Counted(k, chunk) for k in (J, *others))
+    groups = group_parameters(J.param_names, by)
+    for k in others:
+        if by is not None and group_parameters(k.param_names, by) != groups:
+            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
+    centre = _centre(J, centered)
+    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
+    return Problem.of(
+        kernels,
+        groups=groups,
+        needs=frozenset(key for quantity in quantities for key in quantity.keys),
+        target=target,
+        target_norm=norm,
+        centre=centre,
+        memory=_bytes(memory),
+    )
 
 
 def _run(state: Any, plan: Plan) -> Run | None:
