@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 
 from .errors import TracedValueError
@@ -62,7 +63,7 @@ def tolerance(epsilon: float) -> float:
 
 
 def number(value: Array, what: str = "this value") -> float:
-    """A Python float. The one place where an array's content comes to the host."""
+    """A Python float. Here and in `numbers` alone an array's content comes to the host."""
     try:
         return float(_detached(value))
     except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
@@ -70,6 +71,30 @@ def number(value: Array, what: str = "this value") -> float:
             f"{what} is needed as a number, but a framework is tracing; return .value and .std_error from the "
             "transformed function and ask outside it"
         ) from error
+
+
+def numbers(array: Array, what: str = "this array") -> np.ndarray:
+    """An array's content on the host, in float64; for results that are small and looked at."""
+    array = _detached(array)
+    if not is_concrete(array[(0,) * len(array.shape)]):
+        raise TracedValueError(
+            f"{what} is needed as numbers, but a framework is tracing; return .value and .std_error from the "
+            "transformed function and ask outside it"
+        )
+    xp = array_namespace(array)
+    if xp.isdtype(array.dtype, "real floating"):
+        array = xp.astype(array, scalar_dtype(xp, array), copy=False)  # NumPy has no bfloat16
+    try:
+        return np.asarray(array).astype(np.float64)
+    except (TypeError, RuntimeError, ValueError):  # it lives on an accelerator
+        return np.asarray(_on_host(xp, array)).astype(np.float64)
+
+
+def _on_host(xp: ModuleType, array: Array) -> Array:
+    try:
+        return to_device(array, "cpu")
+    except (TypeError, ValueError):
+        return to_device(array, xp.__array_namespace_info__().default_device())
 
 
 def is_concrete(value: Array) -> bool:
