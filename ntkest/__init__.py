@@ -4,6 +4,7 @@ from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
+from .partial import PartialTraces, diagonal, partial_trace
 from .probes import Probes
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
 from .summary import Summary, summary
@@ -14,16 +15,19 @@ __all__ = [
     "Estimate",
     "Linearization",
     "NTKError",
+    "PartialTraces",
     "Probes",
     "StaleLinearizationError",
     "Summary",
     "alignment",
+    "diagonal",
     "draw_probes",
     "effective_rank",
     "frobenius_norm",
     "from_jacobian",
     "linearize",
     "linearize_batches",
+    "partial_trace",
     "summary",
     "trace",
 ]
