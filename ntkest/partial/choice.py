@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..linearization import InvalidValueError, TracedValueError, UnsupportedModeError, numbers
-from ..sampling import FIRST, FORESIGHT, Plan, reporter
+from ..sampling import Plan, reporter
 from .exact import exact_mode, exact_passes, run_exact
 from .nystrom import NYSTROM
 from .onesided import FORWARD, REVERSE
@@ -29,6 +29,9 @@ PILOT = 8
 
 GROWING = 0.8
 """Nyström++ is chosen from this times its error on: it has more to gain from further passes than others."""
+
+PATIENCE = 10
+"""Nyström++ gets another chance where that costs this part of what the run seems to need without it."""
 
 Assess = Callable[[Gathered, str, str], PartialTraces]
 """The result of what was gathered, by a method, for a reason."""
@@ -97,7 +100,7 @@ def _prior(task: Task, passes: int) -> tuple[Sampler, str]:
         return REVERSE, "reverse: there is no JVP"
     if "vjp" not in task.kernel.J.modes:
         return FORWARD, "forward: there is no VJP"
-    if passes >= NYSTROM.passes(task, FEWEST):
+    if passes >= NYSTROM.passes(task, PILOT):
         return NYSTROM, "nystrom++: spectra of networks decay"
     return FORWARD, f"forward: passes={passes} are too few for a subspace"
 
@@ -108,13 +111,14 @@ def _to_tolerance(task: Task, method: str, plan: Plan, assess: Assess) -> Outcom
     problem, exact = task.problem, math.inf
     if method == "auto":
         exact = exact_passes(task)
-        if exact <= min(plan.max_passes, FIRST):
+        if exact <= min(plan.max_passes, FORWARD.first):
             return Outcome(run_exact(task), "exact", f"exact: {exact} passes cost no more than a first sample")
         sampler, why, state, have = _pilot(task, plan, assess)
     else:
         sampler, why, state, have = SAMPLERS[method], "", None, 0
         _check_modes(task, sampler)
     want = max(have, _first(task, sampler, plan, have))
+    looks: list[tuple[int, float]] = []
     while True:
         if want > have:
             try:
@@ -127,8 +131,9 @@ def _to_tolerance(task: Task, method: str, plan: Plan, assess: Assess) -> Outcom
         gathered = sampler.gathered(task, state)
         excess = assess(gathered, sampler.name, why).excess
         if excess > 1:
-            need, left = math.ceil(1.05 * have * min(excess, 1e6) ** 2), plan.max_passes - problem.passes
-            if exact <= min(left, sampler.growth(task, have, min(need, FORESIGHT * have))):
+            looks.append((have, excess))
+            need, left = _need(sampler, looks), plan.max_passes - problem.passes
+            if exact <= min(left, sampler.growth(task, have, need)):
                 why = f"exact: its {exact} passes cost less than the {need} samples of {sampler.name} that rtol needs"
                 return Outcome(run_exact(task), "exact", why)
             want = max(have, _affordable(task, sampler, left, min(need, 2 * have), have))
@@ -138,31 +143,75 @@ def _to_tolerance(task: Task, method: str, plan: Plan, assess: Assess) -> Outcom
         report(problem.passes, min(plan.max_passes, problem.passes + sampler.growth(task, have, need)))
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A sampler after a pilot."""
+
+    sampler: Sampler
+    state: Any
+    samples: int
+    error: float
+    """‖standard errors‖/‖values‖."""
+    need: int
+    """Samples that rtol seems to need."""
+
+
+def _try(task: Task, assess: Assess, sampler: Sampler, state: Any, have: int, want: int) -> Tried:
+    state = sampler.extend(task, state, have, want)
+    found = assess(sampler.gathered(task, state), sampler.name, "")
+    size = max(float(np.linalg.norm(numbers(found.value))), 1e-300)
+    error = float(np.linalg.norm(numbers(found.std_error))) / size
+    return Tried(sampler, state, want, error, _need(sampler, [(want, found.excess)]))
+
+
 def _pilot(task: Task, plan: Plan, assess: Assess) -> tuple[Sampler, str, Any, int]:
-    """Compare estimators on as many passes each; the winner's samples stay in its run."""
-    if not task.kernel.J.modes >= {"vjp", "jvp"}:
-        sampler, why = _prior(task, plan.max_passes)
-        return sampler, why, None, 0
+    """Compare estimators on as many passes each; the winner's samples stay in its run.
+
+    Where Nyström++ comes second, it is given more while that is cheap beside what rtol needs otherwise: a subspace that
+    is still too small shows nothing of what it will gain.
+    """
     budget = NYSTROM.passes(task, PILOT)
-    if 3 * budget > min(plan.max_passes // 4, exact_passes(task)):
-        sampler, why = _prior(task, plan.max_passes)
-        return sampler, why, None, 0
-    tried: dict[str, tuple[float, float, Any, int]] = {}
-    for sampler in (FORWARD, TWO_SIDED, NYSTROM):
-        samples = _affordable(task, sampler, budget, budget)
-        state: Any = sampler.extend(task, None, 0, samples)
-        found = assess(sampler.gathered(task, state), sampler.name, "")
-        error = float(np.linalg.norm(numbers(found.std_error)))
-        error /= max(float(np.linalg.norm(numbers(found.value))), 1e-300)
-        tried[sampler.name] = (error * (GROWING if sampler is NYSTROM else 1.0), error, state, samples)
-    name = min(tried, key=lambda n: tried[n][0])
-    errors = ", ".join(f"{n} {error:.2g}" for n, (_, error, _, _) in tried.items())
-    why = f"{name}: relative errors in a pilot of {budget} passes each were {errors}"
-    return SAMPLERS[name], why, tried[name][2], tried[name][3]
+    affordable = 3 * budget <= min(plan.max_passes // 4, exact_passes(task))
+    if not (affordable and task.kernel.J.modes >= {"vjp", "jvp"}):
+        return *_prior(task, plan.max_passes), None, 0
+    forward = _try(task, assess, FORWARD, None, 0, _affordable(task, FORWARD, budget, budget))
+    if FORWARD.growth(task, forward.samples, forward.need) <= 2 * budget:
+        why = "forward: few passes are needed, no more than a comparison would cost"
+        return FORWARD, why, forward.state, forward.samples
+    two = _try(task, assess, TWO_SIDED, None, 0, _affordable(task, TWO_SIDED, budget, budget))
+    subspace = _try(task, assess, NYSTROM, None, 0, PILOT)
+    plain = min((forward, two), key=lambda tried: tried.error)
+    ahead = min(exact_passes(task), plain.sampler.growth(task, plain.samples, plain.need))
+    errors = ", ".join(f"{t.sampler.name} {t.error:.2g}" for t in (forward, two, subspace))
+    why = f"relative errors in a pilot of {budget} passes each were {errors}"
+    while True:
+        spent, have = NYSTROM.passes(task, subspace.samples), subspace.samples
+        if GROWING * subspace.error <= plain.error * math.sqrt(budget / spent):
+            return NYSTROM, f"nystrom++: {why}", subspace.state, have
+        if NYSTROM.growth(task, have, 2 * have) > ahead // PATIENCE:
+            return plain.sampler, f"{plain.sampler.name}: {why}", plain.state, plain.samples
+        subspace = _try(task, assess, NYSTROM, subspace.state, have, 2 * have)
+        why = f"relative error {subspace.error:.2g} with {2 * have} columns; before, {why.removeprefix('before, ')}"
+
+
+def _need(sampler: Sampler, looks: list[tuple[int, float]]) -> int:
+    """Samples after which an error that is now so many times too large will do, from (samples, times) so far.
+
+    Errors fall like one over the root of the samples, and faster where the sampler is not steady: at the rate seen
+    between the last two looks, or in inverse proportion before there are two.
+    """
+    have, excess = looks[-1]
+    if excess <= 1:
+        return have
+    rate = 0.5 if sampler.steady else 1.0
+    if not sampler.steady and len(looks) > 1:
+        before, larger = looks[-2]
+        rate = min(4.0, max(0.5, math.log(larger / excess) / math.log(have / before)))
+    return math.ceil(1.05 * have * math.pow(min(excess, 1e6), 1 / rate))
 
 
 def _first(task: Task, sampler: Sampler, plan: Plan, have: int) -> int:
-    want = _affordable(task, sampler, plan.max_passes - task.problem.passes, FIRST, have)
+    want = _affordable(task, sampler, plan.max_passes - task.problem.passes, sampler.first, have)
     _check_enough(task, sampler, max(have, want), "max_passes", plan.max_passes)
     return want
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..estimate import FLOOR
 from ..linearization import Array, Blocks, beside, eps, identity, scalar_dtype
 from ..probes import SKETCH, cotangent_expander, draw_cotangents, draw_tangents, tangent_expander
 from .statistics import Spread
@@ -46,6 +47,8 @@ class NystromPP:
 
     name: str = "nystrom++"
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
+    steady: bool = False
 
     def passes(self, task: Task, samples: int) -> int:
         """One VJP for each of k columns, and for each part the JVPs of Q and of l probes."""
@@ -111,7 +114,8 @@ class NystromPP:
         """What Q holds, and the means of the rest."""
         xp = task.xp
         known = task.problem.whole_and_parts(state.known, 0)
-        return Gathered(xp.concat([known, xp.sum(known, axis=1, keepdims=True)], axis=1), state.spread)
+        known = xp.concat([known, xp.sum(known, axis=1, keepdims=True)], axis=1)
+        return Gathered(known, state.spread, floor=2 * FLOOR)  # JQ takes more steps than a single image
 
 
 NYSTROM = NystromPP()

@@ -32,6 +32,8 @@ class Forward:
 
     name: str = "forward"
     modes: frozenset[str] = frozenset({"jvp"})
+    first: int = 16
+    steady: bool = True
 
     def passes(self, task: Task, samples: int) -> int:
         """A JVP a probe and part."""
@@ -68,6 +70,8 @@ class Reverse:
 
     name: str = "reverse"
     modes: frozenset[str] = frozenset({"vjp"})
+    first: int = 16
+    steady: bool = True
 
     def passes(self, task: Task, samples: int) -> int:
         """A VJP a probe and block."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+from ..estimate import FLOOR
 from ..estimators import Counted, Problem
 from ..linearization import Array, accumulator, scalar_dtype
 from ..probes import Centre
@@ -81,6 +82,8 @@ class Gathered:
     """The rest; None for nothing, everything being exact."""
     signed: bool = False
     """Whether samples may be negative, so that their means are not multiples of χ²."""
+    floor: float = FLOOR
+    """Error bars are at least this many machine epsilons of the value."""
 
 
 class Sampler(Protocol):
@@ -94,6 +97,16 @@ class Sampler(Protocol):
     @property
     def modes(self) -> frozenset[str]:
         """The AD modes that it needs."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Samples before the first look at a tolerance."""
+        ...
+
+    @property
+    def steady(self) -> bool:
+        """Whether errors fall like one over the root of the samples, so that few tell how many will be needed."""
         ...
 
     def passes(self, task: Task, samples: int) -> int:

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..estimate import FLOOR, Estimate, Exactly, Law, ScaledChiSquare, StudentT
+from ..estimate import Estimate, Exactly, Law, ScaledChiSquare, StudentT
 from ..estimators import Counted, Problem
 from ..linearization import (
     Array,
@@ -175,7 +175,7 @@ def _measure(
 def _result(task: Task, gathered: Gathered, shared: dict[str, Any], about: dict[str, Any]) -> PartialTraces:
     """The whole with its parts."""
     xp, J, n, spread = task.xp, task.kernel.J, task.layout.count, gathered.spread
-    floor = FLOOR * eps(xp, J.outputs, *J.params)
+    floor = gathered.floor * eps(xp, J.outputs, *J.params)
     samples = 0 if spread is None else spread.count
     finish = Finish(xp, scalar_dtype(xp, J.outputs), 2.0 ** task.problem.exponents[0], floor, samples)
     arrays = task.kernel.compile(finish)(

@@ -27,6 +27,8 @@ class TwoSided:
 
     name: str = "hutchinson"
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 16
+    steady: bool = True
 
     def passes(self, task: Task, samples: int) -> int:
         """A VJP a probe, and a JVP for each part."""
