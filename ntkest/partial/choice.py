@@ -11,7 +11,7 @@ import numpy as np
 
 from ..linearization import InvalidValueError, TracedValueError, UnsupportedModeError, numbers
 from ..sampling import Plan, reporter
-from .exact import exact_mode, exact_passes, run_exact
+from .exact import exact_passes, run_exact
 from .nystrom import NYSTROM
 from .onesided import FORWARD, REVERSE
 from .result import PartialTraces
@@ -242,5 +242,3 @@ def _check_enough(task: Task, sampler: Sampler, samples: int, keyword: str, give
             f"{task.layout.count} blocks of {task.layout.block} outputs"
         )
 
-
-__all__ = ["METHODS", "Outcome", "exact_mode", "run"]

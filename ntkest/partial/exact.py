@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..estimators.exact import UnitCotangents, UnitTangents
-from ..linearization import Array, beside
+from ..linearization import Array, accumulator, beside
 from .task import BlockSquares, Gathered, Task
 
 
@@ -35,7 +35,7 @@ def _by_rows(task: Task) -> Array:
     problem, J, xp = task.problem, task.kernel.J, task.xp
     index = beside(xp, np.arange(problem.size), J.outputs, xp.int32)
     expand = UnitCotangents(xp, problem.size, J.outputs.dtype, problem.exponents[0], problem.centre)
-    norms = problem.kernels[0].map_vjp(problem.parameter_norms(0), index, expand, problem.size)
+    norms = task.kernel.map_vjp(problem.parameter_norms(0), index, expand, problem.size)
     return task.layout.sums(xp, xp.permute_dims(norms, (1, 0)))
 
 
@@ -53,7 +53,8 @@ def _by_columns(task: Task) -> Array:
         for start in range(0, len(units), step):
             some = units[start : start + step]
             index = beside(xp, some, J.params[0], xp.int32)
-            sums = xp.sum(problem.kernels[0].map_jvp(reduce, index, expand, len(some)), axis=0)
+            squares = task.kernel.map_jvp(reduce, index, expand, len(some))
+            sums = xp.sum(squares, axis=0, dtype=accumulator(xp, squares))
             total = sums if total is None else total + sums
         rows.append(total)
     return xp.stack(rows, axis=0)

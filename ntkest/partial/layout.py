@@ -53,11 +53,10 @@ class Layout:
         return np.broadcast_to(index, self.shape).reshape(-1)
 
     def sums(self, xp: ModuleType, rows: Array) -> Array:
-        """(c, M) to sums over blocks (c, n), added in the accumulator's dtype."""
-        total = accumulator(xp, rows)
+        """(c, M) to sums over blocks (c, n), added in the accumulator's dtype where there is anything to add."""
         wide = xp.reshape(rows, (rows.shape[0], *self.shape))
         summed = tuple(axis + 1 for axis in range(len(self.shape)) if axis not in self.kept)
-        wide = xp.sum(wide, axis=summed, dtype=total) if summed else xp.astype(wide, total, copy=False)
+        wide = xp.sum(wide, axis=summed, dtype=accumulator(xp, rows)) if summed else wide
         order = sorted(self.kept)
         wide = xp.permute_dims(wide, (0, *(1 + order.index(axis) for axis in self.kept)))
         return xp.reshape(wide, (rows.shape[0], self.count))

@@ -1,9 +1,9 @@
 """Nyström++ for partial traces: the dominant directions exactly, and what they leave by forward probes.
 
-With an orthonormal Q (P×k) that captures the range of JᵀΩ, and P = 1 − QQᵀ on the side of the parameters,
-K = (JQ)(JQ)ᵀ + (JP)(JP)ᵀ, and so for each block a of outputs
+With an orthonormal Q (P×k) that captures the range of JᵀΩ, and Π = 1 − QQᵀ, both on the side of the parameters,
+K = (JQ)(JQ)ᵀ + (JΠ)(JΠ)ᵀ, and so for each block a of outputs
 
-    tr K_aa = ‖(JQ)_a‖_F² + E‖(J P v)_a‖².
+    tr K_aa = ‖(JQ)_a‖_F² + E‖(J Π v)_a‖².
 
 The first term is the block trace of the Nyström approximation of K with the sketch Ω. Given Q each entry is unbiased,
 and it is exact to rounding where k reaches the rank. Costs k VJPs and k + l JVPs, for l probes v; keeps k·P numbers.
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..estimate import FLOOR
-from ..linearization import Array, Blocks, beside, eps, identity, scalar_dtype
+from ..linearization import Array, Blocks, accumulator, beside, eps, identity, scalar_dtype
 from ..probes import SKETCH, cotangent_expander, draw_cotangents, draw_tangents, tangent_expander
 from .statistics import Spread
 from .task import BlockSquares, Gathered, Task
@@ -87,7 +87,8 @@ class NystromPP:
                 continue
             new = problem.compiled(orthonormalise, xp)(old, columns)
             tangents = _tangents(task, blocks, new)
-            sums = xp.sum(kernel.map_jvp(reduce, tangents, None, new[0].shape[0]), axis=0)
+            squares = kernel.map_jvp(reduce, tangents, None, new[0].shape[0])
+            sums = xp.sum(squares, axis=0, dtype=accumulator(xp, squares))
             bases.append(new if old is None else tuple(xp.concat(pair, axis=0) for pair in zip(old, new, strict=True)))
             known.append(sums if state is None else state.known[part, :] + sums)
         return State(tuple(bases), xp.stack(known, axis=0))
@@ -144,7 +145,7 @@ def _tangents(task: Task, blocks: tuple[int, ...], rows: Blocks) -> Blocks:
     xp, scale, count = task.xp, 2.0 ** -task.problem.exponents[0], rows[0].shape[0]
     given = dict(zip(blocks, rows, strict=True))
     return tuple(
-        xp.astype(given[block] * scale, p.dtype, copy=False)
+        xp.astype(given[block] if scale == 1 else given[block] * scale, p.dtype, copy=False)
         if block in given
         else beside(xp, np.zeros((count, math.prod(p.shape)), np.float32), rows[0], p.dtype)
         for block, p in enumerate(task.kernel.J.params)
@@ -157,17 +158,24 @@ def orthonormalise(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
     Householder QR of [Q_old, Y] gives directions orthogonal to rounding also where Y adds nothing new. Only
     its derivative breaks down there, so a trace of unit vectors is mixed in.
     """
-    sizes = [block.shape[1] for block in new]
-    working = scalar_dtype(xp, new[0])
-    wide = xp.concat([xp.astype(block, working, copy=False) for block in new], axis=1)
+    working, count = scalar_dtype(xp, new[0]), new[0].shape[0]
     have = 0 if old is None else old[0].shape[0]
-    index = beside(xp, np.arange(have, have + wide.shape[0]), wide, xp.int32)
-    place = beside(xp, np.arange(wide.shape[1]), wide, xp.int32)
-    units = xp.astype(index[:, None] == place[None, :], working)
-    wide = wide + units * (eps(xp, wide) ** (2 / 3) * xp.max(xp.abs(wide)))
-    stack = wide if old is None else xp.concat([xp.concat(old, axis=1), wide], axis=0)
+    tiny = eps(xp, new[0]) ** (2 / 3) * xp.max(xp.stack([xp.max(xp.abs(block)) for block in new]))
+    units = beside(xp, np.eye(count, have + count, have), new[0], working) * xp.astype(tiny, working)
+    pieces, start = [], 0
+    for block in new:
+        wide, stop = xp.astype(block, working, copy=False), min(start + block.shape[1], have + count)
+        if start < stop:  # unit vectors reach no further than to the first columns: what follows is not copied twice
+            pieces.append(wide[:, : stop - start] + units[:, start:stop])
+            wide = wide[:, stop - start :]
+        pieces.append(wide)
+        start += block.shape[1]
+    stack = xp.concat(pieces, axis=1)
+    if old is not None:
+        stack = xp.concat([xp.concat(old, axis=1), stack], axis=0)
     q, _ = xp.linalg.qr(stack.T)
-    return _split(q.T[have:, :], sizes)
+    ends = np.cumsum([block.shape[1] for block in new])
+    return tuple(q.T[have:, int(end) - block.shape[1] : int(end)] for block, end in zip(new, ends, strict=True))
 
 
 def complement(xp: ModuleType, basis: Blocks, rows: Blocks) -> Blocks:
@@ -175,8 +183,3 @@ def complement(xp: ModuleType, basis: Blocks, rows: Blocks) -> Blocks:
     rows = tuple(xp.astype(row, q.dtype, copy=False) for row, q in zip(rows, basis, strict=True))
     inner: Any = sum(row @ q.T for row, q in zip(rows, basis, strict=True))
     return tuple(row - inner @ q for row, q in zip(rows, basis, strict=True))
-
-
-def _split(rows: Array, sizes: list[int]) -> Blocks:
-    ends = np.cumsum(sizes)
-    return tuple(rows[:, int(end) - size : int(end)] for size, end in zip(sizes, ends, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..estimate import NORMAL_FROM
 from ..estimators import Problem
-from ..linearization import Array, beside
+from ..linearization import Array, accumulator, beside
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,21 @@ def spread_of(xp: ModuleType, named: bool, samples: Array) -> tuple[Array, Array
     """Mean and squared deviations of samples (m, parts, n), with the whole before the parts and the sum over blocks."""
     if named:
         samples = xp.concat([xp.sum(samples, axis=1, keepdims=True), samples], axis=1)
-    samples = xp.concat([samples, xp.sum(samples, axis=2, keepdims=True)], axis=2)
-    mean = xp.mean(samples, axis=0)
-    return mean, xp.sum((samples - mean[None, ...]) ** 2, axis=0)
+    total = xp.sum(samples, axis=2, keepdims=True, dtype=accumulator(xp, samples))
+    (mean, squares), (mean_of_total, squares_of_total) = (_moments(xp, array) for array in (samples, total))
+    return xp.concat([mean, mean_of_total], axis=1), xp.concat([squares, squares_of_total], axis=1)
+
+
+def _moments(xp: ModuleType, samples: Array) -> tuple[Array, Array]:
+    """Added in the accumulator's dtype, without a copy of all samples in it."""
+    wide = accumulator(xp, samples)
+    mean = xp.sum(samples, axis=0, dtype=wide) / samples.shape[0]
+    gap = samples - xp.astype(mean, samples.dtype, copy=False)[None, ...]
+    return mean, xp.sum(gap * gap, axis=0, dtype=wide)
 
 
 def combine(problem: Problem, old: Spread, new: Spread) -> Spread:
-    """Both sets of samples as one (Chan, Golub, LeVeque 1983, equations 2.1)."""
+    """Both sets of samples as one (Chan, Golub, LeVeque, Am. Stat. 1983)."""
     count = old.count + new.count
     share = beside(problem.xp, [new.count / count, old.count * new.count / count], old.mean)
     merged = problem.compiled(_combine)((old.mean, old.squares), (new.mean, new.squares), share)

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..estimate import Estimate, Exactly, Law, ScaledChiSquare, StudentT
+from ..estimate import Estimate, Exactly, Law, ScaledChiSquare
 from ..estimators import Counted, Problem
 from ..linearization import (
     Array,
@@ -186,7 +186,7 @@ def _result(task: Task, gathered: Gathered, shared: dict[str, Any], about: dict[
     def row(which: int) -> PartialTraces:
         entries = [xp.reshape(array[which, :n], task.layout.result_shape) for array in arrays]
         value, error, *rest = (array[which, n, ...] for array in arrays)
-        total = Estimate("trace", value, error, law=_total_law(gathered, samples, rest), about=about, **shared)
+        total = Estimate("trace", value, error, law=_total_law(rest), about=about, **shared)
         law = () if not rest else (samples, entries[2], None if gathered.signed else entries[3])
         return PartialTraces(
             entries[0], entries[1], task.layout.kept, task.layout.names, total, law=law, about=about, **shared
@@ -198,12 +198,9 @@ def _result(task: Task, gathered: Gathered, shared: dict[str, Any], about: dict[
     return replace(whole, parts={name: row(1 + part) for part, name in enumerate(names)}) if names else whole
 
 
-def _total_law(gathered: Gathered, samples: int, rest: list[Array]) -> Law:
-    if not rest:
-        return Exactly()
-    if gathered.signed:
-        return StudentT(samples - 1, rest[0] * 0, rest[0] * 0)
-    return ScaledChiSquare(rest[0], rest[1], 1.0)
+def _total_law(rest: list[Array]) -> Law:
+    """A sum over blocks is a sum of squares by every estimator, ωᵀKω too."""
+    return ScaledChiSquare(rest[0], rest[1], 1.0) if rest else Exactly()
 
 
 def _check_finite(total: Array) -> None:

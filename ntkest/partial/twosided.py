@@ -5,7 +5,7 @@ Its error in entry i is what the rest of row i of K makes, with a variance of Σ
 hence has an effective rank of some M/2 or more; elsewhere `forward` is more precise at half the passes.
 
 Reference: Bekas, Kokiopoulou, Saad, "An estimator for the diagonal of a matrix", Appl. Numer. Math. 2007; with signs
-the denominators of its equation 2 are all the number of probes.
+its denominators are all the number of probes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from ..estimators.hutchinson import apply_kernel
-from ..linearization import Array, accumulator
+from ..linearization import Array, scalar_dtype
 from ..probes import cotangent_expander, draw_cotangents
 from .layout import Layout
 from .statistics import Spread
@@ -50,7 +50,7 @@ class TwoSided:
             bits = draw_cotangents(task.kernel.J, task.seed, start, min(start + step, want))
             images = apply_kernel(problem, 0, bits)[1]
             images = images[1:] if problem.groups.names else images
-            state = task.gather(state, products(problem.kernels[0].compile(expand)(bits), images))
+            state = task.gather(state, products(task.kernel.compile(expand)(bits), images))
         return state
 
     def gathered(self, task: Task, state: Spread) -> Gathered:
@@ -60,9 +60,9 @@ class TwoSided:
 
 def _products(xp: ModuleType, layout: Layout, omega: Array, images: tuple[Array, ...]) -> Array:
     """Sums over blocks of ω∘Kω, (m, parts, n); array-only."""
-    total = accumulator(xp, omega)
-    wide = xp.astype(omega, total, copy=False)
-    return xp.stack([layout.sums(xp, wide * xp.astype(image, total, copy=False)) for image in images], axis=1)
+    working = scalar_dtype(xp, omega)
+    wide = xp.astype(omega, working, copy=False)
+    return xp.stack([layout.sums(xp, wide * xp.astype(image, working, copy=False)) for image in images], axis=1)
 
 
 TWO_SIDED = TwoSided()
