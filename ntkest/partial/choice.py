@@ -170,10 +170,11 @@ def _pilot(task: Task, plan: Plan, assess: Assess) -> tuple[Sampler, str, Any, i
     Where Nyström++ comes second, it is given more while that is cheap beside what rtol needs otherwise: a subspace that
     is still too small shows nothing of what it will gain.
     """
-    budget = NYSTROM.passes(task, PILOT)
-    affordable = 3 * budget <= min(plan.max_passes // 4, exact_passes(task))
-    if not (affordable and task.kernel.J.modes >= {"vjp", "jvp"}):
+    budget, exact = NYSTROM.passes(task, PILOT), exact_passes(task)
+    if not task.kernel.J.modes >= {"vjp", "jvp"} or 3 * budget > plan.max_passes // 4:
         return *_prior(task, plan.max_passes), None, 0
+    if 3 * budget > exact // 4:
+        return FORWARD, f"forward: the {exact} passes of exact are too few for a comparison", None, 0
     forward = _try(task, assess, FORWARD, None, 0, _affordable(task, FORWARD, budget, budget))
     if FORWARD.growth(task, forward.samples, forward.need) <= 2 * budget:
         why = "forward: few passes are needed, no more than a comparison would cost"
@@ -181,7 +182,7 @@ def _pilot(task: Task, plan: Plan, assess: Assess) -> tuple[Sampler, str, Any, i
     two = _try(task, assess, TWO_SIDED, None, 0, _affordable(task, TWO_SIDED, budget, budget))
     subspace = _try(task, assess, NYSTROM, None, 0, PILOT)
     plain = min((forward, two), key=lambda tried: tried.error)
-    ahead = min(exact_passes(task), plain.sampler.growth(task, plain.samples, plain.need))
+    ahead = min(exact, plain.sampler.growth(task, plain.samples, plain.need))
     errors = ", ".join(f"{t.sampler.name} {t.error:.2g}" for t in (forward, two, subspace))
     why = f"relative errors in a pilot of {budget} passes each were {errors}"
     while True:
@@ -241,4 +242,3 @@ def _check_enough(task: Task, sampler: Sampler, samples: int, keyword: str, give
             f"{keyword}={given} is too few for method={sampler.name!r}: values and error bars take {least}, with "
             f"{task.layout.count} blocks of {task.layout.block} outputs"
         )
-
