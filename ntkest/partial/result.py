@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..estimate import Estimate
+from ..estimate import Estimate, Exactly
 from ..linearization import Array, InvalidValueError, beside, number, numbers
-from .statistics import chi_square_bounds, student_bounds
+from .laws import EntryLaw
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class PartialTraces:
     """VJPs among them."""
     method: str
     """The estimator."""
-    law: tuple[Any, ...] = field(repr=False)
-    """The sampling law of the entries: (), or samples, exact share and degrees of freedom ν (None for Student's t)."""
+    law: EntryLaw = field(repr=False)
+    """The sampling law that `interval` uses."""
     rtol: float = field(default=0.05, repr=False)
     """The tolerance that was asked for."""
     why: str = field(default="", repr=False)
@@ -54,7 +54,7 @@ class PartialTraces:
         """Ends of a two-sided confidence interval of each entry by itself, arrays like `value`.
 
         From a scaled χ² where samples are squares, Student's t where they are products (see
-        `ntkest.partial.statistics`); widened by the rounding floor. Needs concrete values: under ``jax.jit`` return
+        `ntkest.partial.laws`); widened by the rounding floor. Needs concrete values: under ``jax.jit`` return
         `value` and `std_error` instead.
         """
         low, high = self._bounds(level)
@@ -94,13 +94,10 @@ class PartialTraces:
         from scipy.special import ndtri
 
         value = numbers(self.value, "the intervals' centre")
-        low = high = value
-        if self.law:
-            samples, share, degrees = self.law
-            if degrees is None:
-                low, high = student_bounds(value, numbers(self.std_error), samples, level)
-            else:
-                low, high = chi_square_bounds(value, numbers(share), numbers(degrees), level)
+        if isinstance(self.law, Exactly):
+            low = high = value
+        else:
+            low, high = self.law.bounds(value, numbers(self.std_error), level)
         slack = float(ndtri(0.5 + level / 2)) * self.about.get("floor", 0.0) * np.abs(value)
         return value - np.hypot(value - low, slack), value + np.hypot(high - value, slack)
 

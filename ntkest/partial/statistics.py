@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from ..estimate import NORMAL_FROM
 from ..estimators import Problem
 from ..linearization import Array, accumulator, beside
 
@@ -111,26 +108,3 @@ def _safe_root(xp: ModuleType, square: Array) -> Array:
     """Square root with gradient 0, not infinity, at 0."""
     positive = square > 0
     return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
-
-
-def chi_square_bounds(
-    value: np.ndarray, share: np.ndarray, degrees: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of intervals where a `share` is exact and the rest a multiple of χ²; normal where ν is beyond quantiles."""
-    from scipy.special import chdtri, ndtri
-
-    z = float(ndtri(0.5 + level / 2)) * np.sqrt(2 / degrees)
-    ends = []
-    for tail, sign in ((0.5 - level / 2, -1.0), (0.5 + level / 2, 1.0)):
-        factor = np.where(degrees > NORMAL_FROM, 1 + sign * z, degrees / chdtri(np.minimum(degrees, NORMAL_FROM), tail))
-        ends.append(value * (share + (1 - share) * factor))
-    return ends[0], ends[1]
-
-
-def student_bounds(value: np.ndarray, std_error: np.ndarray, m: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of Student's t intervals with m - 1 degrees of freedom; below a positive value they end at 0."""
-    from scipy.special import stdtrit
-
-    t = float(stdtrit(m - 1, 0.5 + level / 2))
-    low = value - t * std_error
-    return np.where(value > 0, np.maximum(low, 0.0), low), value + t * std_error

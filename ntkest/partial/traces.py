@@ -52,6 +52,7 @@ from ..sampling import Plan
 from ..tangents import group_parameters
 from ..targets import is_linearization
 from .choice import METHODS, run
+from .laws import ChiSquares, EntryLaw, Students
 from .layout import Layout, layout_over, whole_layout
 from .result import PartialTraces
 from .statistics import Finish
@@ -187,7 +188,9 @@ def _result(task: Task, gathered: Gathered, shared: dict[str, Any], about: dict[
         entries = [xp.reshape(array[which, :n], task.layout.result_shape) for array in arrays]
         value, error, *rest = (array[which, n, ...] for array in arrays)
         total = Estimate("trace", value, error, law=_total_law(rest), about=about, **shared)
-        law = () if not rest else (samples, entries[2], None if gathered.signed else entries[3])
+        law: EntryLaw = Exactly()
+        if rest:
+            law = Students(samples - 1) if gathered.signed else ChiSquares(entries[2], entries[3])
         return PartialTraces(
             entries[0], entries[1], task.layout.kept, task.layout.names, total, law=law, about=about, **shared
         )
