@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 
 from .errors import TracedValueError
@@ -73,28 +72,19 @@ def number(value: Array, what: str = "this value") -> float:
         ) from error
 
 
-def numbers(array: Array, what: str = "this array") -> np.ndarray:
-    """An array's content on the host, in float64; for results that are small and looked at."""
-    array = _detached(array)
-    if not is_concrete(array[(0,) * len(array.shape)]):
+def numbers(values: Array, what: str = "these values") -> np.ndarray:
+    """A small array on the host, in float64; for decisions, intervals and plots, never for results."""
+    values = _detached(values)
+    if not is_concrete(values[(0,) * len(values.shape)]):
         raise TracedValueError(
-            f"{what} is needed as numbers, but a framework is tracing; return .value and .std_error from the "
+            f"{what} are needed as numbers, but a framework is tracing; return .value and .std_error from the "
             "transformed function and ask outside it"
         )
-    xp = array_namespace(array)
-    if xp.isdtype(array.dtype, "real floating"):
-        array = xp.astype(array, scalar_dtype(xp, array), copy=False)  # NumPy has no bfloat16
     try:
-        return np.asarray(array).astype(np.float64)
-    except (TypeError, RuntimeError, ValueError):  # it lives on an accelerator
-        return np.asarray(_on_host(xp, array)).astype(np.float64)
-
-
-def _on_host(xp: ModuleType, array: Array) -> Array:
-    try:
-        return to_device(array, "cpu")
-    except (TypeError, ValueError):
-        return to_device(array, xp.__array_namespace_info__().default_device())
+        return np.asarray(values.tolist(), dtype=np.float64)
+    except AttributeError:  # not every namespace's arrays have tolist
+        flat = [number(values[index]) for index in np.ndindex(*values.shape)]
+        return np.asarray(flat, dtype=np.float64).reshape(values.shape)
 
 
 def is_concrete(value: Array) -> bool:

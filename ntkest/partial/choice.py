@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..linearization import InvalidValueError, TracedValueError, UnsupportedModeError, numbers
-from ..sampling import Plan, reporter
+from ..sampling import Plan, progress_of
 from .exact import exact_passes, run_exact
 from .nystrom import NYSTROM
 from .onesided import FORWARD, REVERSE
@@ -107,7 +107,7 @@ def _prior(task: Task, passes: int) -> tuple[Sampler, str]:
 
 def _to_tolerance(task: Task, method: str, plan: Plan, assess: Assess) -> Outcome:
     """Batches that grow to the predicted need, at most doubling."""
-    report = reporter(plan.progress)
+    report = progress_of(plan.progress)
     problem, exact = task.problem, math.inf
     if method == "auto":
         exact = exact_passes(task)

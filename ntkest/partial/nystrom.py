@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from ..estimate import FLOOR
-from ..linearization import Array, Blocks, accumulator, beside, eps, identity, scalar_dtype
+from ..linearization import Array, Blocks, accumulator, beside, identity
 from ..probes import SKETCH, cotangent_expander, draw_cotangents, draw_tangents, tangent_expander
+from ..tallskinny import orthonormalise, separate
 from .statistics import Spread
 from .task import BlockSquares, Gathered, Task
 
@@ -77,7 +78,8 @@ class NystromPP:
         bases, known = [], []
         for part, (blocks, most) in enumerate(zip(task.parts, _most_columns(task), strict=True)):
             old = None if state is None else state.bases[part]
-            room = most - (0 if old is None else old[0].shape[0])
+            held = 0 if old is None else old[0].shape[0]
+            room = most - held
             columns = tuple(pulled[block][: min(room, want - have), :] for block in blocks)
             if room == 0:
                 assert old is not None
@@ -85,7 +87,7 @@ class NystromPP:
                 bases.append(old)
                 known.append(state.known[part, :])
                 continue
-            new = problem.compiled(orthonormalise, xp)(old, columns)
+            new = problem.compiled(directions, xp, held)(old, columns)
             tangents = _tangents(task, blocks, new)
             squares = kernel.map_jvp(reduce, tangents, None, new[0].shape[0])
             sums = xp.sum(squares, axis=0, dtype=accumulator(xp, squares))
@@ -152,30 +154,9 @@ def _tangents(task: Task, blocks: tuple[int, ...], rows: Blocks) -> Blocks:
     )
 
 
-def orthonormalise(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
-    """Orthonormal rows, orthogonal to those of `old`, that extend it to the span of `new`; array-only.
-
-    Householder QR of [Q_old, Y] gives directions orthogonal to rounding also where Y adds nothing new. Only
-    its derivative breaks down there, so a trace of unit vectors is mixed in.
-    """
-    working, count = scalar_dtype(xp, new[0]), new[0].shape[0]
-    have = 0 if old is None else old[0].shape[0]
-    tiny = eps(xp, new[0]) ** (2 / 3) * xp.max(xp.stack([xp.max(xp.abs(block)) for block in new]))
-    units = beside(xp, np.eye(count, have + count, have), new[0], working) * xp.astype(tiny, working)
-    pieces, start = [], 0
-    for block in new:
-        wide, stop = xp.astype(block, working, copy=False), min(start + block.shape[1], have + count)
-        if start < stop:  # unit vectors reach no further than to the first columns: what follows is not copied twice
-            pieces.append(wide[:, : stop - start] + units[:, start:stop])
-            wide = wide[:, stop - start :]
-        pieces.append(wide)
-        start += block.shape[1]
-    stack = xp.concat(pieces, axis=1)
-    if old is not None:
-        stack = xp.concat([xp.concat(old, axis=1), stack], axis=0)
-    q, _ = xp.linalg.qr(stack.T)
-    ends = np.cumsum([block.shape[1] for block in new])
-    return tuple(q.T[have:, int(end) - block.shape[1] : int(end)] for block, end in zip(new, ends, strict=True))
+def directions(xp: ModuleType, have: int, old: Blocks | None, columns: Blocks) -> Blocks:
+    """Orthonormal rows, orthogonal to the `have` rows of `old`, that extend it by `columns`; array-only."""
+    return orthonormalise(xp, separate(xp, columns, have), old)[0]
 
 
 def complement(xp: ModuleType, basis: Blocks, rows: Blocks) -> Blocks:

@@ -93,7 +93,7 @@ class PartialTraces:
             raise InvalidValueError(f"level must lie between 0 and 1, got {level}")
         from scipy.special import ndtri
 
-        value = numbers(self.value, "the intervals' centre")
+        value = numbers(self.value, "the intervals' centres")
         if isinstance(self.law, Exactly):
             low = high = value
         else:
