@@ -323,6 +323,15 @@ def test_a_tolerance_is_met_for_each_entry_or_relative_to_the_mean(name, method)
     assert (np.abs(found.value - wanted) <= 1.5 * allowed).all()
 
 
+def test_an_absolute_tolerance_is_met():
+    J, diagonal = spectrum("power-2")
+    atol = 0.4 * diagonal.sum(axis=1).max()
+    found = ntkest.partial_trace(J, 0, rtol=0, atol=atol, method="forward")
+    assert found.converged
+    assert (found.half_width <= atol).all()
+    assert found.passes < ntkest.partial_trace(J, 0, rtol=0.1, method="forward").passes
+
+
 def test_auto_takes_what_the_spectrum_asks_for():
     chosen = {name: ntkest.diagonal(spectrum(name)[0], rtol=0.2).method for name in ("exponential", "power-2", "flat")}
     assert chosen == {"exponential": "nystrom++", "power-2": "nystrom++", "flat": "hutchinson"}

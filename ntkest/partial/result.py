@@ -42,7 +42,9 @@ class PartialTraces:
     law: EntryLaw = field(repr=False)
     """The sampling law that `interval` uses."""
     rtol: float = field(default=0.05, repr=False)
-    """The tolerance that was asked for."""
+    """The relative tolerance that was asked for."""
+    atol: float = field(default=0.0, repr=False)
+    """The absolute tolerance that was asked for."""
     why: str = field(default="", repr=False)
     """Why this estimator was chosen."""
     parts: Mapping[str, PartialTraces] = field(default_factory=dict, repr=False)
@@ -68,18 +70,18 @@ class PartialTraces:
 
     @property
     def excess(self) -> float:
-        """The largest half-width of ``interval(0.95)``, each relative to what `rtol` allows it.
+        """The largest half-width of ``interval(0.95)``, each relative to what the tolerances allow it.
 
-        That is rtol times the entry, or times the mean entry where that is larger.
+        That is the largest of rtol times the entry, rtol times the mean entry, and atol.
         """
         value, (low, high) = numbers(self.value), self._bounds(0.95)
-        allowed = self.rtol * np.maximum(np.abs(value), np.abs(np.mean(value)))
+        allowed = np.maximum(self.rtol * np.maximum(np.abs(value), np.abs(np.mean(value))), self.atol)
         half = (high - low) / 2
         return float(np.max(np.where(half > 0, half / np.maximum(allowed, 1e-300), 0.0)))
 
     @property
     def converged(self) -> bool:
-        """Whether each half-width is at most `rtol` times the entry, or times the mean entry where that is larger."""
+        """Whether each half-width is at most `rtol` times the entry or the mean entry, or `atol`."""
         return self.excess <= 1
 
     @property
@@ -128,6 +130,7 @@ class PartialTraces:
             "method": self.method,
             "why": self.why,
             "rtol": self.rtol,
+            "atol": self.atol,
             "converged": self.converged,
             **self.about,
         }

@@ -6,9 +6,9 @@ axes : tuple of str, optional
     A name for each axis of the outputs, such as ``("example", "time", "unit")``, for ``over=`` and for plots.
 method : str
     "auto", "exact", "forward", "reverse", "nystrom++" or "hutchinson"; see `ntkest.partial`.
-rtol : float
+rtol, atol : float
     Sample until each entry's 95 % interval has a half-width of at most rtol times the entry, or times the mean entry
-    where that is larger; or until `max_passes` are spent.
+    where that is larger, or at most atol; or until `max_passes` are spent.
 max_passes : int
     Bound on AD passes in that search.
 passes : int, optional
@@ -134,6 +134,7 @@ def _measure(
     *,
     method: str = "auto",
     rtol: float = 0.05,
+    atol: float = 0.0,
     max_passes: int = 2000,
     passes: int | None = None,
     seed: int = 0,
@@ -145,7 +146,7 @@ def _measure(
 ) -> PartialTraces:
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
-    plan = Plan(rtol=rtol, max_passes=max_passes, passes=passes, seed=check_seed(seed), progress=progress)
+    plan = Plan(rtol=rtol, atol=atol, max_passes=max_passes, passes=passes, seed=check_seed(seed), progress=progress)
     problem = Problem.of(
         (Counted(J, chunk),),
         groups=group_parameters(J.param_names, by),
@@ -163,6 +164,7 @@ def _measure(
             "n_vjp": kernel.n_vjp,
             "method": name,
             "rtol": rtol,
+            "atol": atol,
             "why": why,
         }
         about = {"seed": seed, "chunk": chunk_used(J, name, chunk), **setting(J), **extra}
