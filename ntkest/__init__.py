@@ -4,6 +4,7 @@ from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
+from .partial import PartialTraces, diagonal, partial_trace
 from .planning import Prospects, plan
 from .probes import Probes
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
@@ -15,17 +16,20 @@ __all__ = [
     "Estimate",
     "Linearization",
     "NTKError",
+    "PartialTraces",
     "Probes",
     "Prospects",
     "StaleLinearizationError",
     "Summary",
     "alignment",
+    "diagonal",
     "draw_probes",
     "effective_rank",
     "frobenius_norm",
     "from_jacobian",
     "linearize",
     "linearize_batches",
+    "partial_trace",
     "plan",
     "summary",
     "trace",

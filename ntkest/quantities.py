@@ -189,7 +189,7 @@ def measure(
             "atol": atol,
             "why": why,
         }
-        about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **_setting(J), **extra}
+        about = {"seed": seed, "chunk": chunk_used(J, name, chunk), **setting(J), **extra}
         return [infer(problem, quantity, moments, about=about, **result) for quantity in quantities]
 
     run = _run(state, plan)
@@ -219,7 +219,7 @@ def pose(
     for k in others:
         if by is not None and group_parameters(k.param_names, by) != groups:
             raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
-    centre = _centre(J, centered)
+    centre = centre_of(J, centered)
     target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
     return Problem.of(
         kernels,
@@ -228,7 +228,7 @@ def pose(
         target=target,
         target_norm=norm,
         centre=centre,
-        memory=_bytes(memory),
+        memory=byte_count(memory),
     )
 
 
@@ -245,7 +245,8 @@ def _run(state: Any, plan: Plan) -> Run | None:
     return None
 
 
-def _centre(J: Linearization, centered: bool | str) -> Centre | None:
+def centre_of(J: Linearization, centered: bool | str) -> Centre | None:
+    """The projector that ``centered=`` asks for."""
     shape = tuple(int(n) for n in J.outputs.shape)
     if centered is False:
         return None
@@ -261,7 +262,7 @@ def _centre(J: Linearization, centered: bool | str) -> Centre | None:
     raise InvalidValueError(f"centered= takes False, True or 'examples', not {centered!r}")
 
 
-def _bytes(memory: int | str) -> int:
+def byte_count(memory: int | str) -> int:
     """A byte count from a number or from text like "2GB" or "512 MiB"."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
@@ -276,11 +277,12 @@ def _bytes(memory: int | str) -> int:
     return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
 
 
-def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+def chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+    """Probes pushed through together, by the keyword or by the adapter's rule."""
     return chunk or J.chunk_size("jvp" if method == "forward" else "vjp", 2**30)
 
 
-def _setting(J: Linearization) -> dict[str, Any]:
+def setting(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     place = device(J.outputs)
