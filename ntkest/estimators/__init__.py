@@ -3,10 +3,11 @@
 from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
+from .nystrompp import NYSTROMPP
 from .onesided import FORWARD, REVERSE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
+ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, NYSTROMPP)}
 """Estimators that sample, by the name that ``method=`` takes."""
 
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
