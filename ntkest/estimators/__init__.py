@@ -1,5 +1,6 @@
 """Estimators of the moments of K, one a file."""
 
+from .adaptivehutchpp import ADAPTIVEHUTCHPP
 from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
@@ -7,7 +8,9 @@ from .nystrompp import NYSTROMPP
 from .onesided import FORWARD, REVERSE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, NYSTROMPP)}
+ESTIMATORS: dict[str, Estimator] = {
+    e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, NYSTROMPP, ADAPTIVEHUTCHPP)
+}
 """Estimators that sample, by the name that ``method=`` takes."""
 
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
