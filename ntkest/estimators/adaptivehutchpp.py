@@ -7,9 +7,11 @@ k^-p, that is least at
     c·k = B·p/(p + 1):
 
 next to nothing on flat spectra, nearly all on steep ones, whatever ε is. The exponent is measured, at no passes, from
-the triangle R of JᵀΩ = QR: with A = (RᵀR)⁻¹, -A_ij/(A_iiA_jj - A_ij²) is ω_iᵀEω_j for the E that columns other
-than i and j leave, so that its mean square over i ≠ j is an unbiased ‖E_{k-2}‖_F². Columns are added, at most doubling,
-until k has its share; all else of the budget goes to probes.
+the triangle R of JᵀΩ = QR: with A = (RᵀR)⁻¹, 1/A_ii is ω_iᵀEω_i for the E that the columns other than i leave, and
+-A_ij/(A_iiA_jj - A_ij²) is ω_iᵀEω_j for the E that those other than i and j leave; so the mean of the one is an
+unbiased tr E_{k-1}, and the mean square of the other an unbiased ‖E_{k-2}‖_F². From k/2 columns to k, p is the larger
+of the slope of ‖E‖_F² and twice the slope of tr E, which is less noisy, in logarithms. Columns are added, at most
+doubling, until k has its share; all else of the budget goes to probes.
 
 The choice depends on Ω alone, never on the probes, so that for a fixed budget traces and squares of norms stay
 unbiased. With ``rtol=``, budgets grow until the interval (ε = rtol·value, δ = 0.05) is narrow enough, and every
@@ -26,6 +28,7 @@ freedom at a lower confidence limit, where the paper has tail bounds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -49,8 +52,8 @@ from .splitting import State, add_columns, add_probes, begin, column_cost, remai
 LEAST = 4
 """Columns from which an exponent can be measured, and probes that give a mean and an error bar."""
 
-SHARE = 8
-"""Part 1/SHARE of a budget goes to the first columns, and at least as much to probes."""
+FIRST, RESERVE = 4, 8
+"""Parts 1/FIRST of a budget for the first columns, and 1/RESERVE for probes, at the least."""
 
 WORTH = 1.25
 """Columns are added in steps of at least this factor: a smaller one would cost more in rounds than it gains."""
@@ -104,7 +107,8 @@ class AdaptiveHutchPP:
         InvalidValueError
             Where a first budget pays for fewer than `LEAST` columns and probes.
         """
-        assert probes.sketch is not None and probes.cotangents is not None
+        assert probes.sketch is not None
+        assert probes.cotangents is not None
         state = Spent(begin(problem)) if state is None else state
         state = replace(state, budget=state.budget + self.growth(problem, 0, leading(probes.cotangents)))
         kernels, column = len(problem.kernels), column_cost(problem)
@@ -129,7 +133,7 @@ def _columns(problem: Problem, state: Spent) -> int:
     """How many columns to add now; 0 once k has its share."""
     kernels, price = len(problem.kernels), column_cost(problem)
     have = leading(state.split.bases[0]) if state.split.bases else 0
-    reserve = max(LEAST * kernels, state.budget // SHARE)
+    reserve = max(LEAST * kernels, state.budget // RESERVE)
     most = min(space(problem) - have, (state.budget - state.spent - reserve) // price)
     if not have:
         least = LEAST * (price + kernels)
@@ -138,7 +142,7 @@ def _columns(problem: Problem, state: Spent) -> int:
                 f"method='adaptive-hutch++' takes at least {least + problem.targets} passes here, {LEAST} columns and "
                 f"{LEAST} probes; give it more, or use method='reverse' or 'forward'"
             )
-        return min(max(LEAST, state.budget // (SHARE * price)), space(problem), max(most, LEAST))
+        return min(max(LEAST, state.budget // (FIRST * price)), space(problem), max(most, LEAST))
     if most < 1 or have < LEAST:
         return 0
     power = _exponent(problem, state)
@@ -152,45 +156,55 @@ def _exponent(problem: Problem, state: Spent) -> float:
     triangles = state.split.triangles
     k = int(triangles[0][0].shape[0])
     h = max(3, k // 2)
-    rule = problem.compiled(_residuals, problem.xp, h)
-    half, whole = rule(triangles)
-    if not is_concrete(whole):
+    traces, squares = problem.compiled(_decay, problem.xp, h)(triangles)
+    if not is_concrete(squares[1]):
         raise TracedValueError(
             "method='adaptive-hutch++' decides from values how to split its passes, which cannot be traced; inside "
             "jit, grad or vmap use method='nystrom++', whose split is fixed"
         )
-    before, now = number(half), number(whole)
     J = problem.kernels[0].J
-    if not now > eps(problem.xp, J.outputs, *J.params) ** 2 * state.budget:
+    if not number(squares[1]) > eps(problem.xp, J.outputs, *J.params) ** 2 * state.budget:
         return 0.0
-    return max(0.0, math.log(max(before, now) / now) / math.log((k - 2) / (h - 2)))
+    by_trace = 2.0 * math.log(number(traces[0]) / number(traces[1])) / math.log((k - 1) / (h - 1))
+    by_square = math.log(number(squares[0]) / number(squares[1])) / math.log((k - 2) / (h - 2))
+    return max(0.0, by_trace, by_square)
 
 
-def _residuals(xp: ModuleType, h: int, triangles: tuple[tuple[Array, ...], ...]) -> tuple[Array, Array]:
-    """‖E_{h-2}‖_F² and ‖E_{k-2}‖_F² over tr(K)², summed over parts and kernels; array-only."""
-    sums: list[Array] = []
-    for n in (h, triangles[0][0].shape[0]):
-        total: Array = 0.0
-        for parts in triangles:
-            wide = [xp.astype(r, accumulator(xp, r), copy=False) for r in parts]
-            square = sum((xp.sum(r * r) for r in wide[1:]), xp.sum(wide[0] * wide[0]))
-            scale = (square + float(xp.finfo(square.dtype).smallest_normal) * 1e3) ** 0.5
-            for r in wide:
-                total = total + _residual(xp, r[:n, :n] / scale) * r.shape[0] ** 2
-        sums.append(total)
-    return sums[0], sums[1]
+def _decay(
+    xp: ModuleType, h: int, triangles: tuple[tuple[Array, ...], ...]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Tr E over tr K, and ‖E‖_F² over tr(K)², from h columns and from all, over parts and kernels; array-only."""
+    wide = [[xp.astype(r, accumulator(xp, r), copy=False) for r in parts] for parts in triangles]
+    k, tiny = wide[0][0].shape[0], float(xp.finfo(wide[0][0].dtype).smallest_normal) * 1e3
+    scaled = []
+    for parts in wide:
+        length = (sum((xp.sum(r * r) for r in parts[1:]), xp.sum(parts[0] * parts[0])) / k + tiny) ** 0.5
+        scaled += [r / length for r in parts]
+    traces, squares = zip(*(_residuals(xp, n, scaled) for n in (h, k)), strict=True)
+    return traces, squares
 
 
-def _residual(xp: ModuleType, triangle: Array) -> Array:
-    """The mean over i ≠ j of (ω_iᵀEω_j)², where E is K less what all other columns tell of it."""
+def _residuals(xp: ModuleType, n: int, triangles: Sequence[Array]) -> tuple[Array, Array]:
+    """Both of `_residual` from n columns, summed over triangles."""
+    found = [_residual(xp, r[:n, :n]) for r in triangles]
+    traces, squares = (xp.stack(column, axis=0) for column in zip(*found, strict=True))
+    return xp.sum(traces), xp.sum(squares)
+
+
+def _residual(xp: ModuleType, triangle: Array) -> tuple[Array, Array]:
+    """Means of ω_iᵀEω_i and of (ω_iᵀEω_j)² over i ≠ j, where E is K less what all other columns tell of it.
+
+    The triangle is scaled to entries near 1; where its diagonal is nothing but rounding, it is lifted to that.
+    """
     n = triangle.shape[0]
     ones = beside(xp, np.eye(n), triangle)
     diagonal = xp.linalg.diagonal(triangle)
-    least = eps(xp, triangle) * xp.max(xp.abs(diagonal))
-    lifted = xp.where(xp.abs(diagonal) > least, diagonal * 0, least + diagonal * 0)
+    least = eps(xp, triangle)
+    lifted = xp.where(xp.abs(diagonal) > least, diagonal * 0, diagonal * 0 + 2 * least)
     inverse = xp.linalg.inv(triangle + ones * lifted[:, None])
     gram = inverse @ inverse.T  # (RᵀR)⁻¹
     root = xp.linalg.diagonal(gram) ** 0.5
     cosine = gram / root[:, None] / root[None, :] * (1.0 - ones)
     sine = xp.maximum(1.0 - cosine * cosine, eps(xp, triangle) + 0 * cosine)
-    return xp.sum((cosine / sine / root[:, None] / root[None, :]) ** 2) / (n * (n - 1))
+    trace = xp.mean(1.0 / (root * root))
+    return trace, xp.sum((cosine / sine / root[:, None] / root[None, :]) ** 2) / (n * (n - 1))
