@@ -35,6 +35,8 @@ class Quantity:
     """If the last moment in `keys` is the only random one, the quantity goes with this power of it."""
     debias: str = ""
     """How the jackknife's bias correction reduces its error: of the "logarithm", of the "value", or not at all ("")."""
+    debias_in: frozenset[str] | None = None
+    """The methods whose results are corrected; None for all."""
 
     def chi_square(self, replicates: Sequence[Array | None]) -> bool:
         """Whether the last moment alone is random, so that the interval is a scaled χ²."""
@@ -199,6 +201,8 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
     """The estimate of `quantity`, with its parts if the problem has any; `result` goes to `Estimate`."""
     xp = problem.xp
+    if quantity.debias_in is not None and result["method"] not in quantity.debias_in:
+        quantity = replace(quantity, debias="")
     J = problem.kernels[quantity.kernel or 0].J
     chosen = [moments[key] for key in quantity.keys]
     _refuse_zero(quantity, moments)
