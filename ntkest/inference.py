@@ -185,7 +185,10 @@ def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | N
     safe = xp.where(rest > 0, rest / xp.where(mean > 0, mean, mean * 0 + 1)[None, :], rest * 0 + 1)
     degrees = 2.0 * m * mean * mean / (xp.sum(squares, axis=0) / (m - 1) + floor)
     share = xp.where(positive, offset / whole, mean * 0)
-    return share, degrees * xp.exp(-_wobble(xp, squares + floor, 2.0 * xp.log(safe)))
+    degrees = degrees * xp.exp(-_wobble(xp, squares + floor, 2.0 * xp.log(safe)))
+    # Beside an exact share some rests are lost in rounding. A sum of squares of m probes has at least m degrees.
+    lost = xp.logical_and(share > 0.5, xp.abs(mean) < 4.0 * m * float(info.eps))
+    return share, xp.where(lost, degrees * 0 + m, degrees)
 
 
 def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:

@@ -52,8 +52,9 @@ from .splitting import State, add_columns, add_probes, begin, column_cost, remai
 LEAST = 4
 """Columns from which an exponent can be measured, and probes that give a mean and an error bar."""
 
-FIRST, RESERVE = 4, 8
-"""Parts 1/FIRST of a budget for the first columns, and 1/RESERVE for probes, at the least."""
+FIRST, RESERVE, ENOUGH = 4, 8, 12
+"""A part 1/FIRST of a budget is for the first columns. A third of it, up to ENOUGH passes a kernel, or at least 1/RESERVE
+is for probes: an error bar from fewer would be a matter of luck."""
 
 WORTH = 1.25
 """Columns are added in steps of at least this factor: a smaller one would cost more in rounds than it gains."""
@@ -105,7 +106,7 @@ class AdaptiveHutchPP:
         TracedValueError
             Where a framework is tracing, for the split depends on values.
         InvalidValueError
-            Where a first budget pays for fewer than `LEAST` columns and probes.
+            Where a first budget does not pay for one column and `LEAST` probes.
         """
         assert probes.sketch is not None
         assert probes.cotangents is not None
@@ -133,16 +134,16 @@ def _columns(problem: Problem, state: Spent) -> int:
     """How many columns to add now; 0 once k has its share."""
     kernels, price = len(problem.kernels), column_cost(problem)
     have = leading(state.split.bases[0]) if state.split.bases else 0
-    reserve = max(LEAST * kernels, state.budget // RESERVE)
+    reserve = max(LEAST * kernels, min(ENOUGH * kernels, state.budget // 3), state.budget // RESERVE)
     most = min(space(problem) - have, (state.budget - state.spent - reserve) // price)
     if not have:
-        least = LEAST * (price + kernels)
-        if state.budget < least:
+        room = (state.budget - LEAST * kernels) // price
+        if room < 1:
             raise InvalidValueError(
-                f"method='adaptive-hutch++' takes at least {least + problem.targets} passes here, {LEAST} columns and "
-                f"{LEAST} probes; give it more, or use method='reverse' or 'forward'"
+                f"method='adaptive-hutch++' takes at least {price + LEAST * kernels + problem.targets} passes here, for "
+                f"one column and {LEAST} probes; give it more, or use method='reverse' or 'forward'"
             )
-        return min(max(LEAST, state.budget // (FIRST * price)), space(problem), max(most, LEAST))
+        return min(max(LEAST, state.budget // (FIRST * price)), room, space(problem))
     if most < 1 or have < LEAST:
         return 0
     power = _exponent(problem, state)

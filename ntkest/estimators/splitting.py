@@ -29,6 +29,10 @@ from .pairs import PairSums, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
 
+ROUNDING = 8.0
+"""Machine epsilons of ‖Jᵀω‖² that a difference from it must exceed to be more than rounding."""
+
+
 @dataclass(frozen=True)
 class State:
     """Bases, what is known on them, and raw inner products of the probes' images."""
@@ -120,7 +124,7 @@ def remainder_moments(problem: Problem, state: State) -> dict[Key, Moment]:
         keys,
         tuple(sorted(state.pulled)),
         cotangent_expander(problem.kernels[0].J, 0),
-        tuple(eps(problem.xp, k.J.outputs, *k.J.params) for k in problem.kernels),
+        tuple(ROUNDING * eps(problem.xp, k.J.outputs, *k.J.params) for k in problem.kernels),
     )
     pulled = tuple(state.pulled[key] for key in rule.pulls)
     found = problem.kernels[0].compile(rule)(state.signs, state.images, state.norms, state.grams, pulled)
@@ -137,7 +141,7 @@ class Rule:
     pulls: tuple[tuple[int, int], ...]
     expand: Expand
     floors: tuple[float, ...]
-    """For each kernel the share of ‖Jᵀω‖² that rounding may leave of a remainder."""
+    """For each kernel the share of ‖Jᵀω‖² up to which a remainder is nothing but rounding, and counts as none."""
 
     def __call__(
         self,
@@ -155,7 +159,8 @@ class Rule:
         for a, pieces in enumerate(norms):
             raw = self.xp.concat(pieces, axis=0)
             rest = raw - self.xp.astype(self.xp.sum(known[a] ** 2, axis=2).T, raw.dtype, copy=False)
-            rests.append(self.xp.maximum(rest, raw * self.floors[a]))
+            real = self.xp.mean(rest, axis=0) > self.floors[a] * self.xp.mean(raw, axis=0)
+            rests.append(self.xp.where(real[None, :], self.xp.maximum(rest, rest * 0), rest * 0))
         residuals = self._residuals(grams, known)
         found = []
         for key in self.keys:

@@ -11,7 +11,7 @@ from ntkest.tangents import SquareNorms
 from tests.jax.cases import BY_NAME, Built, dense, draw, flat, nested, signs
 
 NETS = ("mlp", "convnet", "gru", "transformer")
-METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "exact", "auto")
+METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "exact", "auto")
 
 
 def linearize(built, params=None, **options):
