@@ -10,8 +10,9 @@ next to nothing on flat spectra, nearly all on steep ones, whatever ε is. The e
 the triangle R of JᵀΩ = QR: with A = (RᵀR)⁻¹, 1/A_ii is ω_iᵀEω_i for the E that the columns other than i leave, and
 -A_ij/(A_iiA_jj - A_ij²) is ω_iᵀEω_j for the E that those other than i and j leave; so the mean of the one is an
 unbiased tr E_{k-1}, and the mean square of the other an unbiased ‖E_{k-2}‖_F². From k/2 columns to k, p is the larger
-of the slope of ‖E‖_F² and twice the slope of tr E, which is less noisy, in logarithms. Columns are added, at most
-doubling, until k has its share; all else of the budget goes to probes.
+of the slope of ‖E‖_F² and twice the slope of tr E, which is less noisy, in logarithms. That slope does
+not foresee that a flat E ends; so k may also go on where the passes left pay for tr(E)²/‖E‖_F² columns, E's effective
+rank. Columns are added, at most doubling, until k has its share; all else of the budget goes to probes.
 
 The choice depends on Ω alone, never on the probes, so that for a fixed budget traces and squares of norms stay
 unbiased. With ``rtol=``, budgets grow until the interval (ε = rtol·value, δ = 0.05) is narrow enough, and every
@@ -53,8 +54,8 @@ LEAST = 4
 """Columns from which an exponent can be measured, and probes that give a mean and an error bar."""
 
 FIRST, RESERVE, ENOUGH = 4, 8, 12
-"""A part 1/FIRST of a budget is for the first columns. A third of it, up to ENOUGH passes a kernel, or at least 1/RESERVE
-is for probes: an error bar from fewer would be a matter of luck."""
+"""A part 1/FIRST of a budget is for the first columns. At least 1/RESERVE is for probes, and a third up to ENOUGH for
+each kernel: an error bar from fewer would be a matter of luck."""
 
 WORTH = 1.25
 """Columns are added in steps of at least this factor: a smaller one would cost more in rounds than it gains."""
@@ -140,20 +141,22 @@ def _columns(problem: Problem, state: Spent) -> int:
         room = (state.budget - LEAST * kernels) // price
         if room < 1:
             raise InvalidValueError(
-                f"method='adaptive-hutch++' takes at least {price + LEAST * kernels + problem.targets} passes here, for "
-                f"one column and {LEAST} probes; give it more, or use method='reverse' or 'forward'"
+                f"method='adaptive-hutch++' takes at least {price + LEAST * kernels + problem.targets} passes here, "
+                f"for one column and {LEAST} probes; give it more, or use method='reverse' or 'forward'"
             )
         return min(max(LEAST, state.budget // (FIRST * price)), room, space(problem))
     if most < 1 or have < LEAST:
         return 0
-    power = _exponent(problem, state)
+    power, rank = _measure(problem, state)
     share = int(state.budget * power / (power + 1.0) / price)
+    if power > 0 and rank * price <= state.budget - state.spent:
+        share = max(share, have + math.ceil(rank))
     wanted = min(share - have, have, most)
     return wanted if wanted >= (WORTH - 1.0) * have else 0
 
 
-def _exponent(problem: Problem, state: Spent) -> float:
-    """P in ‖E_k‖_F² ∝ k^-p between half of the columns and all; 0 where E is nothing but rounding."""
+def _measure(problem: Problem, state: Spent) -> tuple[float, float]:
+    """The exponent p, 0 where E is nothing but rounding, and E's effective rank."""
     triangles = state.split.triangles
     k = int(triangles[0][0].shape[0])
     h = max(3, k // 2)
@@ -163,12 +166,13 @@ def _exponent(problem: Problem, state: Spent) -> float:
             "method='adaptive-hutch++' decides from values how to split its passes, which cannot be traced; inside "
             "jit, grad or vmap use method='nystrom++', whose split is fixed"
         )
+    (t0, t1), (s0, s1) = map(number, traces), map(number, squares)
     J = problem.kernels[0].J
-    if not number(squares[1]) > eps(problem.xp, J.outputs, *J.params) ** 2 * state.budget:
-        return 0.0
-    by_trace = 2.0 * math.log(number(traces[0]) / number(traces[1])) / math.log((k - 1) / (h - 1))
-    by_square = math.log(number(squares[0]) / number(squares[1])) / math.log((k - 2) / (h - 2))
-    return max(0.0, by_trace, by_square)
+    if not s1 > eps(problem.xp, J.outputs, *J.params) ** 2 * state.budget:
+        return 0.0, 0.0
+    by_trace = 2.0 * math.log(t0 / t1) / math.log((k - 1) / (h - 1))
+    by_square = math.log(s0 / s1) / math.log((k - 2) / (h - 2))
+    return max(0.0, by_trace, by_square), t1 * t1 / s1
 
 
 def _decay(

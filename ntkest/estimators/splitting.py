@@ -28,7 +28,6 @@ from .images import OutputImages, image_bytes
 from .pairs import PairSums, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
-
 ROUNDING = 8.0
 """Machine epsilons of ‖Jᵀω‖² that a difference from it must exceed to be more than rounding."""
 

@@ -295,3 +295,14 @@ def test_norms_of_many_long_rows_are_a_small_program():
     wanted = (np.asarray(images, np.float64) ** 2).sum(1)
     for rows in (1, 32, 33, 300):
         np.testing.assert_allclose(norms(images[:rows])[:, 0], wanted[:rows], rtol=1e-5)
+
+
+def test_a_split_that_is_chosen_from_values_says_what_to_use_when_traced():
+    f, params, x, *_ = small()
+
+    def trace(params):
+        return ntkest.trace(ntkest.linearize(f, params, x), method="adaptive-hutch++", passes=60).value
+
+    with pytest.raises(TracedValueError, match=r"nystrom\+\+"):
+        jax.jit(trace)(params)
+    assert float(trace(params)) > 0
