@@ -3,7 +3,8 @@
 All take the same keywords:
 
 method : str
-    "auto", "exact", "reverse", "forward", "hutchinson", "hutch++" or "hutch++jv"; see `ntkest.estimators`.
+    "auto", "exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++" or "adaptive-hutch++"; see
+    `ntkest.estimators`.
 rtol : float
     Sample until the half-width of the 95 % interval is at most rtol times the value, or `max_passes` are spent.
 max_passes : int

@@ -175,7 +175,7 @@ def test_products_of_two_kernels_are_unbiased(method):
     assert abs(np.mean(found) - (K * L).sum()) < 5 * error
 
 
-@pytest.mark.parametrize("method", [name for name in SAMPLING if getattr(ESTIMATORS[name], "resumable", True)])
+@pytest.mark.parametrize("method", [name for name in SAMPLING if ESTIMATORS[name].resumable])
 def test_growing_gives_what_drawing_all_at_once_gives(method):
     from ntkest.estimators import ESTIMATORS, Counted, Problem
     from ntkest.tangents import group_parameters

@@ -33,6 +33,7 @@ class Hutchinson:
     name: str = "hutchinson"
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    resumable: bool = True
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP a probe and kernel, and a JVP for each part."""

@@ -63,6 +63,7 @@ class HutchPP:
     sketch: str
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    resumable: bool = True
 
     def passes(self, problem: Problem, samples: int) -> int:
         """For l = `samples` and k = ⌈l/2⌉."""

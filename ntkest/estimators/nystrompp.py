@@ -5,7 +5,7 @@ norm 3k + l. Prefer it to Hutch++ where norms are wanted, which it has for k pas
 extended; k·P numbers are kept, and k·M.
 
 Reference: Persson, Cortinovis, Kressner, "Improved variants of the Hutch++ algorithm for trace estimation", SIAM J.
-Matrix Anal. Appl. 2022, algorithm 3.
+Matrix Anal. Appl. 2022 (arXiv:2109.10659).
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ class OneSided:
     name: str
     mode: str
     fewest: int = 4
+    resumable: bool = True
 
     @property
     def modes(self) -> frozenset[str]:

@@ -186,6 +186,11 @@ class Estimator(Protocol):
         """The least number of samples that give a value and an error bar."""
         ...
 
+    @property
+    def resumable(self) -> bool:
+        """Whether samples in several steps are those of one longer run, so that a run can be carried on."""
+        ...
+
     def passes(self, problem: Problem, samples: int) -> int:
         """AD passes that `samples` samples cost from scratch."""
         ...

@@ -11,7 +11,7 @@ Each kernel has a basis of its own. By layer each layer has one too, at a JVP a 
 sum. All is unbiased for any Q. Probes keep their ‖Jᵀω‖² and inner products when Q grows: nothing is run anew.
 
 Reference: Persson, Cortinovis, Kressner, "Improved variants of the Hutch++ algorithm for trace estimation", SIAM J.
-Matrix Anal. Appl. 2022, section 3. The basis on the parameter side, which makes B's square root from a QR and needs no
+Matrix Anal. Appl. 2022. The basis on the parameter side, which makes B's square root from a QR and needs no
 inverse, the one-sided remainder, and the form for norms and products use K = JJᵀ and are not in the paper.
 """
 
