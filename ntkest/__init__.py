@@ -1,5 +1,6 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
@@ -13,6 +14,7 @@ from .summary import Summary, summary
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlignmentMatrix",
     "Estimate",
     "Linearization",
     "NTKError",
@@ -22,6 +24,7 @@ __all__ = [
     "StaleLinearizationError",
     "Summary",
     "alignment",
+    "alignment_matrix",
     "diagonal",
     "draw_probes",
     "effective_rank",

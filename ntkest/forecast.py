@@ -128,9 +128,9 @@ class Spectrum:
             self.one_sided(probes).trace, self.fluctuation(self.square, fourth, probes, self.dimension) / self.square
         )
 
-    def deflated(self, probes: float) -> Errors:
-        """From Hutch++ with half as many columns as probes."""
-        total, square, spread = self.residual(max(probes / 2, 1), 2)
+    def deflated(self, probes: float, power: int = 2) -> Errors:
+        """From Hutch++, or with power 1 from Nyström++, with half as many columns as probes."""
+        total, square, spread = self.residual(max(probes / 2, 1), power)
         linear, pairs = 8 / probes / spread, 4 / (probes * max(probes - 1, 1))
         return _independent(
             self.fluctuation(total, square, probes, self.dimension) / self.trace,

@@ -23,10 +23,11 @@ FORMS: Mapping[str, Callable[[Spectrum, float], Errors]] = {
     "hutchinson": Spectrum.two_sided,
     "hutch++": Spectrum.deflated,
     "hutch++jv": Spectrum.deflated,
+    "nystrom++": lambda spectrum, probes: spectrum.deflated(probes, power=1),
     SKETCH.name: Spectrum.nystrom,
     XTRACE.name: Spectrum.range,
 }
-"""The errors of an estimator, by its name, from its number of samples."""
+"""The errors of an estimator, by its name, from its number of samples; not of those that decide on the way."""
 
 
 def spectra_of(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> list[Spectrum]:

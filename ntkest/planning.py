@@ -36,6 +36,7 @@ KEPT: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "hutchinson": ((0, 1), (1, 1)),
     "hutch++": ((1, 0), (1.5, 1)),
     "hutch++jv": ((1, 0), (1.5, 1)),
+    "nystrom++": ((0.5, 0.5), (0.5, 0.5)),
     "xnystrace": ((2, 2), (2, 2)),
     "xtrace": ((3, 1), (4, 0)),
 }

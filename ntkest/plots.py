@@ -62,3 +62,17 @@ def heat_map(value: np.ndarray, labels: Sequence[str], title: str, ax: Any = Non
     ax.set_xlabel(labels[1])
     ax.figure.colorbar(image, ax=ax, label=title)
     return ax
+
+
+def square_map(values: Sequence[Sequence[float]], names: Sequence[str], title: str, ax: Any = None) -> Any:
+    """A square of values from 0 to 1, each written in its cell. Returns the axes."""
+    size = 1.6 + 0.6 * len(names)
+    ax = axes_or_new(ax, size=(size + 0.8, size))
+    image = ax.imshow(values, vmin=0, vmax=1, cmap="viridis")
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if value < 0.6 else "k")
+    ax.set_xticks(range(len(names)), list(names), rotation=45, ha="right")
+    ax.set_yticks(range(len(names)), list(names))
+    ax.figure.colorbar(image, ax=ax, label=title)
+    return ax

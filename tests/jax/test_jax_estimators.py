@@ -11,7 +11,7 @@ from ntkest.tangents import SquareNorms
 from tests.jax.cases import BY_NAME, Built, dense, draw, flat, nested, signs
 
 NETS = ("mlp", "convnet", "gru", "transformer")
-METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "exact", "auto")
+METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "exact", "auto")
 
 
 def linearize(built, params=None, **options):
@@ -295,3 +295,14 @@ def test_norms_of_many_long_rows_are_a_small_program():
     wanted = (np.asarray(images, np.float64) ** 2).sum(1)
     for rows in (1, 32, 33, 300):
         np.testing.assert_allclose(norms(images[:rows])[:, 0], wanted[:rows], rtol=1e-5)
+
+
+def test_a_split_that_is_chosen_from_values_says_what_to_use_when_traced():
+    f, params, x, *_ = small()
+
+    def trace(params):
+        return ntkest.trace(ntkest.linearize(f, params, x), method="adaptive-hutch++", passes=60).value
+
+    with pytest.raises(TracedValueError, match=r"nystrom\+\+"):
+        jax.jit(trace)(params)
+    assert float(trace(params)) > 0

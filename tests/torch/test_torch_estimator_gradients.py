@@ -7,7 +7,16 @@ from torch import nn
 import ntkest
 from tests.torch.models import NETS, draw
 
-METHODS = {"exact": 8, "reverse": 20, "forward": 20, "hutchinson": 20, "hutch++": 30, "hutch++jv": 30, "auto": 7}
+METHODS = {
+    "exact": 8,
+    "reverse": 20,
+    "forward": 20,
+    "hutchinson": 20,
+    "hutch++": 30,
+    "hutch++jv": 30,
+    "nystrom++": 16,
+    "auto": 7,
+}
 """Passes a kernel: fewer columns of Q than M, and too few for "auto" to be exact."""
 
 X = draw(4, 3, seed=1)
