@@ -136,7 +136,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
                 versions = {**versions, **cell["versions"]}
             elif "stress" in cell or (cell["seeds"] == options.seeds and cell["size"] == options.size):
                 cells[identity(cell)] = cell
-    contest = [_without_sizes(cell) for cell in cells.values() if "stress" not in cell]
+    contest = [_without_seeds(cell) for cell in cells.values() if "stress" not in cell]
     names = [name for name in NAMES if any(cell["operator"] == name for cell in contest)]
     facts = before["operators"] if same else {}
     facts = {name: facts.get(name) or _facts(name, options) for name in names}
@@ -152,7 +152,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _without_sizes(cell: Cell) -> Cell:
+def _without_seeds(cell: Cell) -> Cell:
     return {key: value for key, value in cell.items() if key != "seeds"}
 
 

@@ -23,9 +23,7 @@ def methods(duplicate: bool = False) -> list[Method]:
     """Estimators of traces and Frobenius norms."""
     signs, sphere = stochtrace.sampler_signs, stochtrace.sampler_sphere
     many, loo = stochtrace.estimator_monte_carlo, stochtrace.estimator_leave_one_out
-    cholesky = functools.partial(
-        stochtrace.leave_one_out_xnystrace, nystrom=stochtrace.nystrom_shifted_cholesky()
-    )
+    cholesky = functools.partial(stochtrace.leave_one_out_xnystrace, nystrom=stochtrace.nystrom_shifted_cholesky())
 
     def method(name: str, norm: bool, products: int, *parts: Any) -> Method:
         make = functools.partial(_make, duplicate, norm, *parts)

@@ -1,0 +1,74 @@
+"""The contest of estimators runs, counts passes as the library reports them, and makes its page from its JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+import ntkest
+from benchmarks import estimators, estimators_page
+from benchmarks.contest import CannotRunError
+from benchmarks.operators import HELD_OUT, SPECTRA, Operator, operator
+from benchmarks.peers_ntkest import counted, methods
+from ntkest.estimators import METHODS
+
+
+@pytest.mark.parametrize("name", [*SPECTRA, *HELD_OUT])
+def test_an_operator_has_the_spectrum_of_its_name(name, tmp_path):
+    values = {**SPECTRA, **HELD_OUT}[name](60)
+    subject = operator(name, 60, tmp_path)
+    assert np.linalg.eigvalsh(subject.kernel) == pytest.approx(np.sort(values), rel=1e-9, abs=1e-12)
+    assert subject.truth["trace"] == pytest.approx(values.sum())
+    assert subject.truth["frobenius_norm"] == pytest.approx(np.sqrt((values**2).sum()))
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda m: f"{m.name}-{m.quantity}")
+def test_a_method_keeps_to_its_budget(method, tmp_path):
+    subject = operator("power-1", 60, tmp_path)
+    try:
+        run = method.prepare(subject, 40)
+        value, passes = run(0)
+    except CannotRunError:
+        assert method.name == "exact"
+        return
+    assert 20 < passes <= 40
+    assert value == pytest.approx(subject.truth[method.quantity], rel=0.9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_passes_are_counted_as_they_are_reported(method, tmp_path):
+    J, counter = counted(operator("power-1", 60, tmp_path).jacobian)
+    assert ntkest.frobenius_norm(J, method=method, passes=40).passes == counter.passes > 0
+
+
+def test_the_contest_runs_resumes_and_makes_its_page(tmp_path, capfd):
+    arguments = ["--seeds", "2", "--size", "200", "--budgets", "20", "40", "--only", "ntkest", "exponential", "spiked"]
+    files = {"json": tmp_path / "found.json", "markdown": tmp_path / "found.md", "work": tmp_path / "work"}
+    arguments += [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    estimators.main([*arguments, "--jobs", "1"])
+    found = json.loads(files["json"].read_text())
+    measured = [cell for cell in found["cells"] if "errors" in cell]
+    assert {cell["operator"] for cell in measured} == {"exponential", "spiked"}
+    assert {cell["method"] for cell in measured} >= {"auto", "reverse", "hutch++"}
+    assert all(len(cell["errors"]) == 2 and cell["passes"] <= cell["budget"] for cell in measured)
+    assert not any(cell.get("failures") for cell in measured)
+    assert files["markdown"].read_text() == estimators_page.markdown(found)
+    lines = (files["work"] / "ntkest.jsonl").read_text().count('"operator"')
+    estimators.main([*arguments, "--jobs", "1", "--no-stress"])
+    assert (files["work"] / "ntkest.jsonl").read_text().count('"operator"') == lines
+    assert json.loads(files["json"].read_text())["cells"] == found["cells"]
+    capfd.readouterr()
+
+
+def test_a_contest_is_judged_by_the_best_of_each_side():
+    def side(*rows):
+        return estimators_page.Side([f"method {n}" for n in range(len(rows))], np.asarray(rows))
+
+    ours = side([0.1, 0.1, 0.1], [0.2, 0.2, 0.2])
+    place = estimators_page.Place("flat", 20, "trace", False, ours, side([0.4, 0.4, 0.4], [np.inf, np.inf, 0.4]))
+    assert place.ratio == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_a_scaled_operator_has_the_scaled_kernel():
+    subject = Operator("small", np.eye(3)).scaled(1e-20)
+    assert subject.truth["trace"] == pytest.approx(3e-20)
