@@ -9,8 +9,8 @@ from .operators import Operator
 
 QUANTITIES = ("trace", "frobenius_norm", "effective_rank")
 
-Run = Callable[[int], tuple[float, int]]
-"""A seed to the estimate and the AD passes that it took. A product with K counts two."""
+Run = Callable[[int], tuple[tuple[float, ...], int]]
+"""A seed to the estimates, one a quantity, and the AD passes that they took. A product with K counts two."""
 
 
 class CannotRunError(Exception):
@@ -19,9 +19,9 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Method:
-    """An estimator of one quantity."""
+    """An estimator of a quantity, or of several from the same probes."""
 
     name: str
-    quantity: str
+    quantities: tuple[str, ...]
     prepare: Callable[[Operator, int], Run]
     """Get ready for an operator and a budget in AD passes: as many samples as fit. Raises `CannotRunError`."""

@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ WARM_UP = 1_000_000
 STRESS_SIZE, STRESS_BUDGET, STRESS_SEEDS = 200, 120, 5
 
 Cell = dict[str, Any]
+Error = Callable[[float, float], float]
+"""The error of a value, given that of the same seed elsewhere."""
 
 
 def main() -> None:
@@ -61,13 +64,14 @@ def main() -> None:
             subject = operator(name, options.size, options.folder)
             for method in methods:
                 for budget in options.budget:
-                    where = {"operator": name, "size": options.size, "budget": budget}
-                    what = {"method": method.name, "quantity": method.quantity}
-                    if identity({"library": options.library, **where, **what}) not in have:
-                        write({**where, **what, **measured(method, subject, budget, options.seeds)})
+                    where = {"operator": name, "size": options.size, "budget": budget, "method": method.name}
+                    cells = [{"library": options.library, **where, "quantity": q} for q in method.quantities]
+                    if not {identity(cell) for cell in cells} <= have:
+                        for cell, found in zip(cells, measured(method, subject, budget, options.seeds), strict=True):
+                            write({**cell, **found})
             print(f"{options.library}, {name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         if options.stress:
-            for cell in stressed(methods, module.duplicated()):
+            for cell in stressed(getattr(module, "separate", module.methods)(), module.duplicated()):
                 write(cell)
             print(f"{options.library}, hard cases: done", file=sys.stderr, flush=True)
 
@@ -109,57 +113,71 @@ def one_thread() -> None:
 # A cell ---------------------------------------------------------------------------------------------------------------
 
 
-def measured(method: Method, subject: Operator, budget: int, seeds: int) -> Cell:
-    """Signed relative errors (null where a run failed), the median of the seconds, passes, and failures."""
-    truth = subject.truth[method.quantity]
+def measured(method: Method, subject: Operator, budget: int, seeds: int) -> list[Cell]:
+    """A cell a quantity: signed relative errors (null where a run failed), passes, failures, and median seconds."""
     try:
         run = method.prepare(subject, budget)
-        start = time.perf_counter()
         first = attempt(run, WARM_UP)
-        warm = time.perf_counter() - start
     except CannotRunError as reason:
-        return {"seeds": seeds, "cannot": str(reason)}
+        return [{"seeds": seeds, "cannot": str(reason)} for _ in method.quantities]
     if first.passes is not None and first.passes > budget:
-        return {"seeds": seeds, "cannot": f"takes {first.passes} passes"}
+        return [{"seeds": seeds, "cannot": f"takes {first.passes} passes"} for _ in method.quantities]
     runs = [attempt(run, seed) for seed in range(seeds)]
     for r in runs:
         if r.passes is not None and r.passes > budget:  # a choice that depends on the seed may do that
-            r.value, r.failure = None, f"takes {r.passes} passes"
-    failures = [f for f in (r.failure for r in runs) if f]
-    return {
-        "seeds": seeds,
-        "passes": max((r.passes for r in runs if r.passes is not None), default=None),
-        "errors": [None if r.value is None else digits(r.value / truth - 1) for r in runs],
-        "seconds": digits(statistics.median(r.seconds for r in runs)),
-        "first_seconds": digits(warm),
-        **({"failures": {f: failures.count(f) for f in sorted(set(failures))}} if failures else {}),
-    }
+            r.values, r.failure = None, f"takes {r.passes} passes"
+    return [
+        {
+            "seeds": seeds,
+            "passes": max((r.passes for r in runs if r.passes is not None), default=None),
+            **judged(runs, number, lambda value, _, truth=subject.truth[quantity]: value / truth - 1),
+            "seconds": digits(statistics.median(r.seconds for r in runs)),
+            "first_seconds": digits(first.seconds),
+        }
+        for number, quantity in enumerate(method.quantities)
+    ]
 
 
+@dataclass
 class Attempt:
-    """A call: its value and passes, or how it failed, and the seconds that it took."""
+    """A call: its values and passes, or how it failed, and the seconds that it took."""
 
-    def __init__(self, value: float | None, passes: int | None, failure: str, seconds: float) -> None:
-        self.value = value
-        self.passes = passes
-        self.failure = failure
-        self.seconds = seconds
+    values: tuple[float, ...] | None
+    passes: int | None
+    failure: str
+    seconds: float
 
 
 def attempt(run: Run, seed: int) -> Attempt:
     """Call, and catch whatever a library raises: that is a finding, not the end."""
     start = time.perf_counter()
     try:
-        value, passes = run(seed)
+        values, passes = run(seed)
     except CannotRunError:
         raise
     except Exception as error:
-        text = str(error).strip().splitlines() or [""]
-        return Attempt(None, None, f"{type(error).__name__}: {text[0][:120]}", time.perf_counter() - start)
-    seconds = time.perf_counter() - start
-    if math.isfinite(value):
-        return Attempt(value, passes, "", seconds)
-    return Attempt(None, passes, "NaN" if math.isnan(value) else "infinite", seconds)
+        return Attempt(None, None, named(error), time.perf_counter() - start)
+    return Attempt(values, passes, "", time.perf_counter() - start)
+
+
+def named(error: Exception) -> str:
+    """Its type and the first line of its message."""
+    text = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {text[0][:120]}"
+
+
+def judged(runs: list[Attempt], number: int, error: Error, against: list[Attempt] | None = None) -> Cell:
+    """Errors of a quantity, each perhaps against the same run elsewhere, and how many failed in which way."""
+    errors: list[float | None] = []
+    failures: dict[str, int] = {}
+    for r, other in zip(runs, against or runs, strict=True):
+        value = None if r.values is None else r.values[number]
+        failure = r.failure or ("" if value is None or math.isfinite(value) else "NaN" if math.isnan(value) else "∞")
+        if failure:
+            failures[failure] = failures.get(failure, 0) + 1
+        good = value is not None and not failure and other.values is not None
+        errors.append(digits(error(value, other.values[number])) if good else None)
+    return {"errors": errors, **({"failures": failures} if failures else {})}
 
 
 def digits(number: float) -> float:
@@ -180,52 +198,48 @@ def stressed(methods: list[Method], duplicated: list[Method]) -> Iterator[Cell]:
     axes = Operator("rank-5", np.diag(np.where(np.arange(STRESS_SIZE) < 5, 1.0, 0.0)))
     zero = Operator("zero", np.zeros_like(base.jacobian))
     for method in methods:
-        truth = base.truth[method.quantity]
+        (quantity,) = method.quantities
+        expected = _runs(method, base)
         for factor in (1e-20, 1e20):
-            power = 0 if method.quantity == "effective_rank" else 1
-            expected = _values(method, base)
-            yield _stress(
-                method,
-                f"scale {factor:g}",
-                base.scaled(factor),
-                lambda v, e, s=factor**power, t=truth: (v / s - e) / t,
-                expected,
-            )
-        yield _stress(method, "rank 5", rank, lambda v, e, t=rank.truth[method.quantity]: v / t - 1)
-        yield _stress(method, "rank 5, zero rows", axes, lambda v, e, t=axes.truth[method.quantity]: v / t - 1)
-        yield _stress(method, "zero", zero, lambda v, e: v)
+            scale = 1.0 if quantity == "effective_rank" else factor
+            yield _stress(method, f"scale {factor:g}", base.scaled(factor), _against(base, quantity, scale), expected)
+        yield _stress(method, "rank 5", rank, _relative(rank, quantity))
+        yield _stress(method, "rank 5, zero rows", axes, _relative(axes, quantity))
+        yield _stress(method, "zero", zero, lambda value, _: value)
     for method in duplicated:
-        yield _stress(method, "probes repeated", base, lambda v, e, t=base.truth[method.quantity]: v / t - 1)
+        yield _stress(method, "probes repeated", base, _relative(base, method.quantities[0]))
 
 
-def _values(method: Method, subject: Operator) -> list[float | None]:
-    try:
-        run = method.prepare(subject, STRESS_BUDGET)
-        return [attempt(run, seed).value for seed in range(STRESS_SEEDS)]
-    except CannotRunError:
-        return [None] * STRESS_SEEDS
+def _relative(subject: Operator, quantity: str) -> Error:
+    truth = subject.truth[quantity]
+    return lambda value, _: value / truth - 1
+
+
+def _against(subject: Operator, quantity: str, scale: float) -> Error:
+    truth = subject.truth[quantity]
+    return lambda value, other: (value / scale - other) / truth
 
 
 def _stress(
-    method: Method,
-    case: str,
-    subject: Operator,
-    error: Callable[[float, float], float],
-    expected: list[float | None] | None = None,
+    method: Method, case: str, subject: Operator, error: Error, expected: list[Attempt] | str | None = None
 ) -> Cell:
     cell = {"stress": case, "size": STRESS_SIZE, "budget": STRESS_BUDGET, "method": method.name}
-    cell |= {"quantity": method.quantity, "seeds": STRESS_SEEDS}
+    cell |= {"quantity": method.quantities[0], "seeds": STRESS_SEEDS}
+    runs = _runs(method, subject)
+    if isinstance(runs, str) or isinstance(expected, str):
+        return {**cell, "cannot": runs if isinstance(runs, str) else expected}
+    return {**cell, **judged(runs, 0, error, expected)}
+
+
+def _runs(method: Method, subject: Operator) -> list[Attempt] | str:
+    """A run a seed, or why there can be none."""
     try:
         run = method.prepare(subject, STRESS_BUDGET)
-        runs = [attempt(run, seed) for seed in range(STRESS_SEEDS)]
+        return [attempt(run, seed) for seed in range(STRESS_SEEDS)]
     except CannotRunError as reason:
-        return {**cell, "cannot": str(reason)}
+        return str(reason)
     except Exception as failure:  # a library may refuse the operator itself
-        return {**cell, "errors": [None] * STRESS_SEEDS, "failures": {f"{type(failure).__name__}: {failure}"[:140]: 5}}
-    pairs = zip(runs, expected or [0.0] * STRESS_SEEDS, strict=True)
-    errors = [None if r.value is None or e is None else digits(error(r.value, e)) for r, e in pairs]
-    failures = [r.failure for r in runs if r.failure]
-    return {**cell, "errors": errors, "failures": {f: failures.count(f) for f in sorted(set(failures))}}
+        return [Attempt(None, None, named(failure), 0.0)] * STRESS_SEEDS
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ WRONG = 0.5
 def hard_cases(raw: dict[str, Any]) -> Iterator[str]:
     """Paragraphs and tables."""
     yield _in_the_contest(raw["cells"])
+    yield _not_run(raw["cells"])
     stress = raw["stress"]
     if not stress:
         return
@@ -45,7 +46,7 @@ def _outcome(cell: dict[str, Any]) -> str:
     if "cannot" in cell:
         return "–"
     errors = [abs(e) for e in cell["errors"] if e is not None]
-    told = [failure.partition(":")[0] for failure in cell["failures"]]
+    told = [failure.partition(":")[0] for failure in cell.get("failures", ())]
     right = cell["stress"] == "zero" and cell["quantity"] == "effective_rank"
     if told:
         text = ", ".join(sorted(set(told)))
@@ -57,6 +58,20 @@ def _outcome(cell: dict[str, Any]) -> str:
     middle = statistics.median(errors)
     text = "exact" if middle < 1e-10 else f"{middle:.1g}"
     return f"**{text}**" if middle > WRONG else text
+
+
+def _not_run(cells: list[dict[str, Any]]) -> str:
+    """Methods that had no form for some budgets."""
+    lines: dict[str, list[str]] = {}
+    for key in dict.fromkeys((c["library"], c["method"], c["quantity"]) for c in cells if "cannot" in c):
+        mine = [c for c in cells if (c["library"], c["method"], c["quantity"]) == key and "cannot" in c]
+        budgets = ", ".join(map(str, sorted({c["budget"] for c in mine})))
+        what = f"{key[0]} {key[1]}, {key[2].replace('_', ' ')}, at {budgets} passes"
+        lines.setdefault(mine[0]["cannot"], []).append(what)
+    if not lines:
+        return "Every method had a form for every budget."
+    told = "\n".join(f"- {reason}: {'; '.join(methods)}" for reason, methods in lines.items())
+    return f"Methods that did not run:\n\n{told}"
 
 
 def _in_the_contest(cells: list[dict[str, Any]]) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 SIZE = 2000
 """Outputs of every operator."""
 
-NETWORKS = ("digits-mlp", "digits-convnet", "digits-gru")
-"""Trained networks, whose Jacobians `benchmarks.trained` computes once."""
+NETWORKS = {"digits-mlp": 200, "digits-convnet": 200, "digits-gru": 25}
+"""Trained networks, whose Jacobians `benchmarks.trained` computes once, and the examples that they are taken at."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Operator:
 
     name: str
     jacobian: np.ndarray
+    examples: int | None = None
+    """Of a network, the number of examples that the outputs come from, in turn: ntkest is told, as by `linearize`."""
 
     @functools.cached_property
     def kernel(self) -> np.ndarray:
@@ -98,13 +100,15 @@ NAMES = (*SPECTRA, *NETWORKS, *HELD_OUT)
 
 
 def operator(name: str, size: int, folder: Path) -> Operator:
-    """The operator of that name with `size` outputs; Jacobians of networks are read from `folder`.
+    """The operator of that name with `size` outputs; Jacobians of networks are read from `folder`, in whole examples.
 
     Bases are dense random orthogonal matrices, drawn anew for every spectrum: coordinates mean nothing, so that no
     kind of probe is favoured by them.
     """
     if name in NETWORKS:
-        return Operator(name, np.load(folder / f"{name}.npy")[:size])
+        each = SIZE // NETWORKS[name]
+        jacobian = np.load(folder / f"{name}.npy")[: size // each * each]
+        return Operator(name, jacobian, len(jacobian) // each)
     values = {**SPECTRA, **HELD_OUT}[name](size)
     draw = np.random.default_rng([zlib.crc32(name.encode()), size])
     left, right = (np.linalg.qr(draw.standard_normal((size, size)))[0] for _ in range(2))

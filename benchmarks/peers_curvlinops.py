@@ -18,10 +18,10 @@ PACKAGES = ("curvlinops-for-pytorch", "torch", "numpy")
 def methods() -> list[Method]:
     """Traces and a squared Frobenius norm; the number of products must divide by what each does in turn."""
     return [
-        Method("hutchinson", "trace", _prepare(curvlinops.hutchinson_trace, 1)),
-        Method("hutch++", "trace", _prepare(curvlinops.hutchpp_trace, 3)),
-        Method("xtrace", "trace", _prepare(curvlinops.xtrace, 2)),
-        Method("hutchinson", "frobenius_norm", _prepare(curvlinops.hutchinson_squared_fro, 1, root=True)),
+        Method("hutchinson", ("trace",), _prepare(curvlinops.hutchinson_trace, 1)),
+        Method("hutch++", ("trace",), _prepare(curvlinops.hutchpp_trace, 3)),
+        Method("xtrace", ("trace",), _prepare(curvlinops.xtrace, 2)),
+        Method("hutchinson", ("frobenius_norm",), _prepare(curvlinops.hutchinson_squared_fro, 1, root=True)),
     ]
 
 
@@ -54,11 +54,11 @@ def _prepare(estimate: Callable[..., Any], divisor: int, root: bool = False) -> 
             raise CannotRunError(f"a sample takes {2 * divisor} passes")
         K = Counting(torch.from_numpy(operator.kernel))
 
-        def run(seed: int) -> tuple[float, int]:
+        def run(seed: int) -> tuple[tuple[float, ...], int]:
             torch.manual_seed(seed)
             K.columns = 0
             value = float(estimate(K, products))
-            return value**0.5 if root else value, 2 * K.columns
+            return (value**0.5 if root else value,), 2 * K.columns
 
         return run
 

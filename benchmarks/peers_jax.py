@@ -41,8 +41,8 @@ class Compiled:
             self.programs[n, samples] = jax.jit(estimate), 2 * count
         program, passes = self.programs[n, samples]
 
-        def run(seed: int) -> tuple[float, int]:
-            return float(program(jax.random.key(seed), K)), passes
+        def run(seed: int) -> tuple[tuple[float, ...], int]:
+            return (float(program(jax.random.key(seed), K)),), passes
 
         return run
 

@@ -27,7 +27,7 @@ def methods(duplicate: bool = False) -> list[Method]:
 
     def method(name: str, norm: bool, products: int, *parts: Any) -> Method:
         make = functools.partial(_make, duplicate, norm, *parts)
-        return Method(name, "frobenius_norm" if norm else "trace", Compiled(make, products))
+        return Method(name, ("frobenius_norm" if norm else "trace",), Compiled(make, products))
 
     found = [
         method("hutchinson", False, 1, many, stochtrace.monte_carlo_trace, signs),

@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 import ntkest
 from ntkest.estimators import METHODS
-from ntkest.linearization import InvalidValueError
+from ntkest.inference import effective_rank_of, frobenius_norm_of, trace_of
+from ntkest.linearization import InvalidValueError, UnsupportedModeError
+from ntkest.quantities import measure
 
 from .contest import QUANTITIES, CannotRunError, Method, Run
 from .operators import Operator
 
 PACKAGES = ("ntkest", "numpy", "scipy")
+MEASURED = {"trace": trace_of(0), "frobenius_norm": frobenius_norm_of(0), "effective_rank": effective_rank_of(0)}
 
 
 def methods() -> list[Method]:
-    """All of them, found by name."""
-    return [Method(name, quantity, _prepare(name, quantity)) for name in METHODS for quantity in QUANTITIES]
+    """All of them, found by name.
+
+    Of a method that is named, one call gives the norm and the effective rank: the norm alone costs the same and is the
+    same number (a test holds us to that). What "auto" chooses may differ from quantity to quantity.
+    """
+    return [
+        Method(name, some, _prepare(name, some))
+        for name in METHODS
+        for some in ([(q,) for q in QUANTITIES] if name == "auto" else [QUANTITIES[:1], QUANTITIES[1:]])
+    ]
 
 
-def _prepare(method: str, quantity: str) -> Callable[[Operator, int], Run]:
-    estimate = getattr(ntkest, quantity)
+def separate() -> list[Method]:
+    """A call a quantity."""
+    return [Method(name, (q,), _prepare(name, (q,))) for name in METHODS for q in QUANTITIES]
 
+
+def estimates(quantities: Sequence[str], J: Any, **keywords: Any) -> list[ntkest.Estimate]:
+    """As a user asks for one, or as `ntkest.summary` asks for several."""
+    if len(quantities) == 1:
+        return [getattr(ntkest, quantities[0])(J, **keywords)]
+    return measure(J, [MEASURED[name] for name in quantities], **keywords)
+
+
+def _prepare(method: str, quantities: tuple[str, ...]) -> Callable[[Operator, int], Run]:
     def prepare(operator: Operator, budget: int) -> Run:
         if method == "exact" and min(operator.jacobian.shape) > budget:
             raise CannotRunError("needs a pass an output or parameter")
-        J, counter = counted(operator.jacobian)
+        J, counter = counted(operator)
 
-        def run(seed: int) -> tuple[float, int]:
+        def run(seed: int) -> tuple[tuple[float, ...], int]:
             counter.passes = 0
             try:
-                found = estimate(J, method=method, passes=budget, seed=seed)
-            except InvalidValueError as error:
-                if "too few" in str(error):
-                    raise CannotRunError(str(error)) from error
-                raise
-            return float(found), max(found.passes, counter.passes)
+                found = estimates(quantities, J, method=method, passes=budget, seed=seed)
+            except (InvalidValueError, UnsupportedModeError) as error:  # too few passes, or no such quantity
+                raise CannotRunError(str(error)) from error
+            return tuple(map(float, found)), max(found[0].passes, counter.passes)
 
         return run
 
@@ -51,25 +70,29 @@ class Counter:
     passes = 0
 
 
-def counted(jacobian: np.ndarray) -> tuple[Any, Counter]:
+def counted(operator: Operator) -> tuple[Any, Counter]:
     """A linearization that counts its own passes, whatever the estimators say."""
-    J, counter = ntkest.from_jacobian(jacobian), Counter()
+    shape = None if operator.examples is None else (operator.examples, len(operator.jacobian) // operator.examples)
+    J, counter = ntkest.from_jacobian(operator.jacobian, output_shape=shape), Counter()
 
-    def counting(push: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def call(probes: Any) -> Any:
+    def counting(push: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            probes = next(a for a in arguments if not callable(a))
             counter.passes += (probes[0] if isinstance(probes, tuple | list) else probes).shape[0]
-            return push(probes)
+            return push(*arguments, **keywords)
 
         return call
 
-    J.jvp, J.vjp = counting(J.jvp), counting(J.vjp)  # type: ignore[method-assign]
+    for name in ("jvp", "vjp", "map_example_vjp"):  # where every pass goes through; the last is optional
+        if getattr(J, name, None) is not None:
+            setattr(J, name, counting(getattr(J, name)))
     return J, counter
 
 
 def duplicated() -> list[Method]:
     """Methods whose second half of probes repeats the first half."""
     return [
-        Method(name, quantity, _prepare_duplicated(name, quantity))
+        Method(name, (quantity,), _prepare_duplicated(name, quantity))
         for name in METHODS
         if name not in ("auto", "exact")
         for quantity in QUANTITIES[:2]
@@ -77,19 +100,17 @@ def duplicated() -> list[Method]:
 
 
 def _prepare_duplicated(method: str, quantity: str) -> Callable[[Operator, int], Run]:
-    estimate = getattr(ntkest, quantity)
-
     def prepare(operator: Operator, budget: int) -> Run:
-        J, counter = counted(operator.jacobian)
+        J, counter = counted(operator)
 
-        def run(seed: int) -> tuple[float, int]:
+        def run(seed: int) -> tuple[tuple[float, ...], int]:
             try:
                 drawn = ntkest.draw_probes(J, budget // 8, seed, method=method)
             except InvalidValueError as error:
                 raise CannotRunError(str(error)) from error
             counter.passes = 0
-            found = estimate(J, method=method, probes=_twice(drawn))
-            return float(found), counter.passes
+            (found,) = estimates((quantity,), J, method=method, probes=_twice(drawn))
+            return (float(found),), counter.passes
 
         return run
 

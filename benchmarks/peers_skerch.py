@@ -40,12 +40,12 @@ class Counting(BaseLinOp):
 def methods() -> list[Method]:
     """Traces by (x)hutch(pp), norms by sketch and by the measurements of its error estimate."""
     return [
-        Method("hutch", "trace", _prepare(_hutch, 1)),
-        Method("hutch++", "trace", _prepare(_hutchpp, 3)),
-        Method("xhutchpp (x)", "trace", _prepare(_xhutchpp, 2)),
-        Method("xhutchpp (x, gh)", "trace", _prepare(_mixed, 3)),
-        Method("snorm", "frobenius_norm", _prepare(_snorm, 2)),
-        Method("apost_error", "frobenius_norm", _prepare(_apost, 1)),
+        Method("hutch", ("trace",), _prepare(_hutch, 1)),
+        Method("hutch++", ("trace",), _prepare(_hutchpp, 3)),
+        Method("xhutchpp (x)", ("trace",), _prepare(_xhutchpp, 2)),
+        Method("xhutchpp (x, gh)", ("trace",), _prepare(_mixed, 3)),
+        Method("snorm", ("frobenius_norm",), _prepare(_snorm, 2)),
+        Method("apost_error", ("frobenius_norm",), _prepare(_apost, 1)),
     ]
 
 
@@ -61,9 +61,9 @@ def _prepare(estimate: Callable[[Counting, int, int], Any], products: int) -> Ca
             raise CannotRunError(f"a sample takes {2 * products} passes")
         K = Counting(torch.from_numpy(operator.kernel))
 
-        def run(seed: int) -> tuple[float, int]:
+        def run(seed: int) -> tuple[tuple[float, ...], int]:
             K.columns = 0
-            return float(estimate(K, samples, (seed + 1) * APART)), 2 * K.columns
+            return (float(estimate(K, samples, (seed + 1) * APART)),), 2 * K.columns
 
         return run
 

@@ -25,7 +25,7 @@ ESTIMATORS = {
 def methods() -> list[Method]:
     """All its estimators; `k` is the number of products, of which Hutch++ uses whole thirds and XTrace whole halves."""
     return [
-        Method(name, "trace", Compiled(functools.partial(_make, estimator()), 1))
+        Method(name, ("trace",), Compiled(functools.partial(_make, estimator()), 1))
         for name, estimator in ESTIMATORS.items()
     ]
 
@@ -41,7 +41,7 @@ class Repeated(traceax.SphereSampler):
 def duplicated() -> list[Method]:
     """Methods whose second half of probes repeats the first half."""
     return [
-        Method(name, "trace", Compiled(functools.partial(_make, ESTIMATORS[name](sampler=Repeated())), 1))
+        Method(name, ("trace",), Compiled(functools.partial(_make, ESTIMATORS[name](sampler=Repeated())), 1))
         for name in ("xtrace", "xnystrace")
     ]
 

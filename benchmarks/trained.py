@@ -33,7 +33,6 @@ class Network:
     logits: Callable[[Params, Any], Any]
     outputs: Callable[[Params, Any], Any]
     shapes: dict[str, tuple[int, ...]]
-    examples: int
 
 
 def write(folder: Path) -> None:
@@ -47,7 +46,7 @@ def write(folder: Path) -> None:
             continue
         network = MODELS[name]
         params, accuracy = trained(network, images[:1400], labels[:1400], images[1400:], labels[1400:])
-        J = ntkest.linearize(network.outputs, params, images[1400 : 1400 + network.examples])
+        J = ntkest.linearize(network.outputs, params, images[1400 : 1400 + NETWORKS[name]])
         jacobian = np.concatenate(J.vjp(np.eye(J.outputs.size)), axis=1)
         assert jacobian.shape[0] == SIZE
         part = file.with_suffix(".part.npy")
@@ -123,7 +122,7 @@ def _last(p: Params, x: Any) -> Any:
 
 
 MODELS = {
-    "digits-mlp": Network(_mlp, _mlp, {"in": (64, 32), "in bias": (32,), "out": (32, 10), "out bias": (10,)}, 200),
+    "digits-mlp": Network(_mlp, _mlp, {"in": (64, 32), "in bias": (32,), "out": (32, 10), "out bias": (10,)}),
     "digits-convnet": Network(
         _convnet,
         _convnet,
@@ -135,13 +134,11 @@ MODELS = {
             "out": (256, 10),
             "out bias": (10,),
         },
-        200,
     ),
     "digits-gru": Network(
         _last,
         _states,
         {"in": (8, 30), "back": (10, 30), "bias": (30,), "out": (10, 10), "out bias": (10,)},
-        25,
     ),
 }
 
