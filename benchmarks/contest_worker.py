@@ -28,6 +28,9 @@ from .operators import NAMES, Operator, operator
 WARM_UP = 1_000_000
 """The seed of the call that is not counted: it compiles, and shows what a run costs."""
 
+PATIENCE = 3.0
+"""Seconds that a call may take at most, once compiled: the rest of the field needs a tenth of that at any budget."""
+
 STRESS_SIZE, STRESS_BUDGET, STRESS_SEEDS = 200, 120, 5
 
 Cell = dict[str, Any]
@@ -122,7 +125,10 @@ def measured(method: Method, subject: Operator, budget: int, seeds: int) -> list
         return [{"seeds": seeds, "cannot": str(reason)} for _ in method.quantities]
     if first.passes is not None and first.passes > budget:
         return [{"seeds": seeds, "cannot": f"takes {first.passes} passes"} for _ in method.quantities]
-    runs = [attempt(run, seed) for seed in range(seeds)]
+    runs = [attempt(run, 0)]
+    if runs[0].seconds > PATIENCE:
+        return [{"seeds": seeds, "cannot": f"takes more than {PATIENCE:g} s a call"} for _ in method.quantities]
+    runs += [attempt(run, seed) for seed in range(1, seeds)]
     for r in runs:
         if r.passes is not None and r.passes > budget:  # a choice that depends on the seed may do that
             r.values, r.failure = None, f"takes {r.passes} passes"
