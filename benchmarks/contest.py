@@ -25,3 +25,5 @@ class Method:
     quantities: tuple[str, ...]
     prepare: Callable[[Operator, int], Run]
     """Get ready for an operator and a budget in AD passes: as many samples as fit. Raises `CannotRunError`."""
+    given: str = "K"
+    """What a peer is handed: "K", or "J" where a product with Jᵀ alone is enough, which counts one pass."""

@@ -53,7 +53,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # peers warn of their own choices at every call
     one_thread()
     module = importlib.import_module(f".peers_{options.library}", __package__)
-    have = {identity(cell) for cell in read(options.file) if cell["seeds"] >= options.seeds}
+    have = {identity(cell) for cell in read(options.file) if cell["seeds"] == options.seeds}
     with options.file.open("a", encoding="utf-8") as file:
 
         def write(cell: Cell) -> None:
@@ -68,7 +68,8 @@ def main() -> None:
             for method in methods:
                 for budget in options.budget:
                     where = {"operator": name, "size": options.size, "budget": budget, "method": method.name}
-                    cells = [{"library": options.library, **where, "quantity": q} for q in method.quantities]
+                    given = {} if method.given == "K" else {"given": method.given}
+                    cells = [{"library": options.library, **where, "quantity": q, **given} for q in method.quantities]
                     if not {identity(cell) for cell in cells} <= have:
                         for cell, found in zip(cells, measured(method, subject, budget, options.seeds), strict=True):
                             write({**cell, **found})

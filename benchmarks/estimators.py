@@ -165,7 +165,10 @@ def write(found: dict[str, Any], file: Path) -> None:
     """JSON with a line a cell, replaced at once."""
     lists = {key: found[key] for key in ("cells", "stress")}
     head = json.dumps({key: value for key, value in found.items() if key not in lists}, indent=1).removesuffix("\n}")
-    body = [f' "{key}": [\n' + ",\n".join(json.dumps(cell) for cell in cells) + "\n ]" for key, cells in lists.items()]
+    body = [
+        f' "{key}": [\n' + ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells) + "\n ]"
+        for key, cells in lists.items()
+    ]
     part = file.with_suffix(".part")
     part.write_text(f"{head},\n" + ",\n".join(body) + "\n}\n", encoding="utf-8")
     part.replace(file)

@@ -38,7 +38,16 @@ def methods(duplicate: bool = False) -> list[Method]:
         method("xsymrownorms", True, 2, loo, stochtrace.leave_one_out_xsymrownorms_squared, sphere),
         method("xrownorms", True, 3, loo, stochtrace.leave_one_out_xrownorms_squared, sphere),
     ]
-    return [m for m in found if not duplicate or "hutchinson" not in m.name]
+    if duplicate:
+        return [m for m in found if "hutchinson" not in m.name]
+    return [*found, Method("squared norm of Jᵀ", ("trace",), Compiled(_make_one_sided, 1, given="J"), given="J")]
+
+
+def _make_one_sided(n: int, samples: int) -> Estimate:
+    """Tr K = ‖Jᵀ‖_F², where a user sees that the squared norm can be had of a factor."""
+    sampler = stochtrace.sampler_signs(jnp.ones(n), num=samples)
+    estimate = stochtrace.estimator_monte_carlo(stochtrace.monte_carlo_frobeniusnorm_squared(), sampler)
+    return lambda key, J: estimate(lambda v, J: v @ J, key, J)
 
 
 def duplicated() -> list[Method]:
