@@ -10,6 +10,7 @@ import argparse
 import importlib
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True, help="the cells, a line each")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # peers warn of their own choices at every call
+    os.environ["JAX_ENABLE_X64"] = "1"
     one_thread()
     module = importlib.import_module(f".peers_{options.library}", __package__)
     have = {identity(cell) for cell in read(options.file) if cell["seeds"] == options.seeds}

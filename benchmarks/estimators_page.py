@@ -79,8 +79,9 @@ class Place:
         """The same over another side."""
         assert other is not None
         theirs = other.resampled(np.random.default_rng(1))
-        low, high = np.quantile(np.min(self.drawn, axis=1) / np.min(theirs, axis=1), [0.05, 0.95])
-        return float(np.min(self.ours.medians) / np.min(other.medians)), float(low), float(high)
+        with np.errstate(invalid="ignore"):  # where both sides failed
+            low, high = np.quantile(np.min(self.drawn, axis=1) / np.min(theirs, axis=1), [0.05, 0.95])
+            return float(np.min(self.ours.medians) / np.min(other.medians)), float(low), float(high)
 
     @property
     def auto(self) -> float | None:

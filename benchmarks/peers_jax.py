@@ -11,8 +11,6 @@ import jax.numpy as jnp
 from .contest import CannotRunError, Run
 from .operators import Operator
 
-jax.config.update("jax_enable_x64", True)
-
 Estimate = Callable[[Any, Any], Any]
 """A key and K (n, n), or J (n, P), to the estimate, array-only."""
 
@@ -37,6 +35,8 @@ class Compiled:
         if samples < 1:
             raise CannotRunError(f"a sample takes {each * self.products} passes")
         matrix = jnp.asarray(operator.kernel if self.given == "K" else operator.jacobian)
+        if matrix.dtype != operator.jacobian.dtype:
+            raise RuntimeError("set JAX_ENABLE_X64=1: the contest is one in float64")
         if (matrix.shape, samples) not in self.programs:
             estimate = self.make(len(matrix), samples)
             count = count_products(jax.make_jaxpr(estimate)(jax.random.key(0), matrix).jaxpr, matrix.shape)
