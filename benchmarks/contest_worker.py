@@ -53,10 +53,11 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # peers warn of their own choices at every call
     os.environ["JAX_ENABLE_X64"] = "1"
-    one_thread()
     module = importlib.import_module(f".peers_{options.library}", __package__)
     have = {identity(cell) for cell in read(options.file) if cell["seeds"] == options.seeds}
+    whole = not options.file.exists() or options.file.read_bytes()[-1:] in (b"", b"\n")
     with options.file.open("a", encoding="utf-8") as file:
+        file.write("" if whole else "\n")  # the last line was cut off
 
         def write(cell: Cell) -> None:
             file.write(json.dumps({"library": options.library, **cell}) + "\n")
@@ -107,15 +108,6 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def one_thread() -> None:
-    """Tell torch, which does not listen to all of the environment variables that the others obey."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
-
-
 # A cell ---------------------------------------------------------------------------------------------------------------
 
 
@@ -162,9 +154,9 @@ def attempt(run: Run, seed: int) -> Attempt:
     start = time.perf_counter()
     try:
         values, passes = run(seed)
-    except CannotRunError:
-        raise
     except Exception as error:
+        if seed == WARM_UP and isinstance(error, CannotRunError):
+            raise
         return Attempt(None, None, named(error), time.perf_counter() - start)
     return Attempt(values, passes, "", time.perf_counter() - start)
 
@@ -244,6 +236,7 @@ def _runs(method: Method, subject: Operator) -> list[Attempt] | str:
     """A run a seed, or why there can be none."""
     try:
         run = method.prepare(subject, STRESS_BUDGET)
+        attempt(run, WARM_UP)
         return [attempt(run, seed) for seed in range(STRESS_SEEDS)]
     except CannotRunError as reason:
         return str(reason)

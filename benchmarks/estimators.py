@@ -128,7 +128,8 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     """All cells of this size and number of seeds, over those that the JSON file has from before."""
     before = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
     same = before.get("seeds") == options.seeds and before.get("size") == options.size
-    cells = {identity(cell): cell for cell in before["cells"] + before["stress"]} if same else {}
+    old = before["cells"] + before["stress"] if same else []
+    cells = {identity(cell): cell for cell in old if cell["library"] not in options.fresh}
     versions: dict[str, str] = before["versions"] if same else {}
     for library in LIBRARIES:
         for cell in read(options.work / f"{library}.jsonl"):
