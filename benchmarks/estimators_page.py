@@ -289,7 +289,10 @@ def _seconds(raw: dict[str, Any]) -> str:
         )
     return (
         "Milliseconds of a call on a thread, the median over seeds and operators, by budget; other processes ran on "
-        "the other cores. The last column is the slowest first call, which compiles where the library compiles.\n\n"
+        "the other cores. The last column is the slowest first call, which compiles where the library compiles. What "
+        "is compared here is the work beside the passes: the passes themselves are products with explicit matrices, "
+        "where one with K, two passes of a network, costs as much as one with J, so that at equal passes peers make "
+        "half the multiplications; and NumPy, XLA and torch each bring a matrix product of their own.\n\n"
         + table(["", "", *map(str, budgets), "first"], rows)
     )
 
