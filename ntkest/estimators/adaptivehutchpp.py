@@ -20,10 +20,10 @@ split is made anew for the whole budget; columns and probes made before are kept
 budgets: two short runs are not the beginning of a long one.
 
 Reference: Persson, Cortinovis, Kressner, "Improved variants of the Hutch++ algorithm for trace estimation", SIAM J.
-Matrix Anal. Appl. 2022 (arXiv:2109.10659): it adds columns as long as the products then needed for a given (ε, δ) fall. There
-a column costs two products with K and a probe one. Here they are counted in AD passes; ‖E_k‖_F comes from R, not from
-‖KQ‖_F, which would take a pass a column more; and the spread of the probes is left to the interval, with degrees of
-freedom at a lower confidence limit, where the paper has tail bounds.
+Matrix Anal. Appl. 2022 (arXiv:2109.10659): it adds columns as long as the products then needed for a given (ε, δ) fall.
+There a column costs two products with K and a probe one. Here they are counted in AD passes; ‖E_k‖_F comes from R, not
+from ‖KQ‖_F, which would take a pass a column more; and the spread of the probes is left to the interval, with degrees
+of freedom at a lower confidence limit, where the paper has tail bounds.
 """
 
 from __future__ import annotations
