@@ -159,7 +159,10 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
     if best == EXACT.name and problem.passes + exact <= plan.max_passes:
-        return turn_exact(reason)
+        try:
+            return turn_exact(reason)
+        except KeyboardInterrupt:
+            return Outcome(SKETCH.moments(problem, state), SKETCH.name, interrupted=True, run=run)
     if best == one_sided.name:
         return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
     if best == XTRACE.name:

@@ -155,9 +155,9 @@ def to_tolerance(
         if want > have:
             foreseen = min(need, FORESIGHT * have) if have else want
             cheaper = exact_passes <= estimator.growth(problem, have, foreseen)
-            if exact is not None and cheaper and problem.passes + exact_passes <= plan.max_passes:
-                return exact(f"exact: its {exact_passes} passes cost less than the {need} samples that rtol needs")
             try:
+                if exact is not None and cheaper and problem.passes + exact_passes <= plan.max_passes:
+                    return exact(f"exact: its {exact_passes} passes cost less than the {need} samples that rtol needs")
                 state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
             except KeyboardInterrupt:
                 if state is None:
