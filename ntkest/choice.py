@@ -1,11 +1,11 @@
 """Which estimator: the one that was named, or, for "auto", the one that a pilot predicts to be the best.
 
 A few samples of XNysTrace show the spectrum's head and the mass of its tail, from which the errors of all estimators
-are forecast (`forecast`). Their passes are not lost: XNysTrace goes on from them, and XTrace takes them over at a pass
-or two a sample; only for one-sided probes they are the price of the choice. At a fixed cost the choice between
-XNysTrace and XTrace waits until as many samples are there as XTrace will have. Without a pilot (under tracing, without
-both modes, by layer, or on a small budget) it is the one-sided mode on the smaller side. Exact passes are taken where
-they cost less.
+are forecast (`forecast`). Their passes are not lost to XNysTrace, which goes on from them; nor to XTrace where the
+sketch is on the side of the outputs, for it takes them over at a pass or two a sample. At a fixed cost the choice
+between these two then waits until as many samples are there as XTrace will have. To one-sided probes the pilot is lost.
+Without a pilot (under tracing, without both modes, by layer, or on a small budget) it is the one-sided mode on the
+smaller side. Exact passes are taken where they cost less.
 
 A choice that looks at values makes the estimate depend on itself: "auto" is unbiased only up to that.
 """
@@ -85,28 +85,33 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     spectra = spectra_of(problem, SKETCH, state)
     if not spectra:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(pilot))
-    probes = one_sided.samples(problem, plan.passes - problem.passes)
-    ranges, nystrom = XTRACE.samples(problem, plan.passes), SKETCH.samples(problem, plan.passes)
-    errors = {
-        one_sided.name: error_of(problem, spectra, one_sided, probes),
-        SKETCH.name: error_of(problem, spectra, SKETCH, nystrom),
-        XTRACE.name: error_of(problem, spectra, XTRACE, ranges),
+    left = plan.passes - problem.passes
+    adoptable = SKETCH.on_outputs(problem)
+    samples = {
+        one_sided.name: one_sided.samples(problem, left),
+        SKETCH.name: SKETCH.samples(problem, plan.passes),
+        XTRACE.name: XTRACE.samples(problem, plan.passes if adoptable else left),
     }
-    if errors[one_sided.name] <= min(errors[SKETCH.name], errors[XTRACE.name]) and probes >= one_sided.fewest:
-        state = one_sided.extend(problem, None, one_sided.draw(problem, plan.seed, 0, probes))
-        return Outcome(one_sided.moments(problem, state), one_sided.name, _told(errors, pilot))
-    have = max(pilot, min(ranges, nystrom))
-    if have > pilot:
+    errors = {name: error_of(problem, spectra, ESTIMATORS[name], count) for name, count in samples.items()}
+    best = min((name for name in samples if samples[name] >= ESTIMATORS[name].fewest), key=lambda name: errors[name])
+    if best == one_sided.name or (best == XTRACE.name and not adoptable):
+        estimator = ESTIMATORS[best]
+        state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, samples[best]))
+        return Outcome(estimator.moments(problem, state), best, _told(errors, pilot))
+    have, nystrom = pilot, samples[SKETCH.name]
+    if adoptable and min(samples[XTRACE.name], nystrom) > have:
+        have = min(samples[XTRACE.name], nystrom)
         state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, pilot, have))
-    spectra = spectra_of(problem, SKETCH, state)
-    if not spectra:
-        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
-    errors[SKETCH.name] = error_of(problem, spectra, SKETCH, nystrom)
-    errors[XTRACE.name] = error_of(problem, spectra, XTRACE, have)
-    if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
-        seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
-        errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
-    if errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
+        spectra = spectra_of(problem, SKETCH, state)
+        if not spectra:
+            return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
+        errors |= {
+            name: error_of(problem, spectra, ESTIMATORS[name], samples[name]) for name in (SKETCH.name, XTRACE.name)
+        }
+        if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
+            seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
+            errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
+    if adoptable and errors[XTRACE.name] < errors[SKETCH.name] and XTRACE.fewest <= have <= samples[XTRACE.name]:
         adopted = XTRACE.adopt(problem, state)
         return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
     if nystrom > have:
@@ -150,11 +155,12 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(PILOT), run=run)
     values = assess(SKETCH.moments(problem, state), SKETCH.name)
     target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
-    costs = {one_sided.name: problem.passes, EXACT.name: exact}  # which start anew, and to which the pilot is lost
+    adoptable = SKETCH.on_outputs(problem)
+    costs = {EXACT.name: exact + problem.passes}
     for estimator in (one_sided, SKETCH, XTRACE):
         samples = samples_for(problem, spectra, estimator, target)
-        costs[estimator.name] = costs.get(estimator.name, 0) + estimator.passes(problem, samples)
-    costs[EXACT.name] += problem.passes
+        lost = 0 if estimator is SKETCH or (estimator is XTRACE and adoptable) else problem.passes
+        costs[estimator.name] = lost + estimator.passes(problem, samples)
     best = min(costs, key=lambda name: costs[name])
     told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
@@ -166,7 +172,8 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if best == one_sided.name:
         return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
     if best == XTRACE.name:
-        return finish(XTRACE, reason, Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed))
+        adopted = Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed) if adoptable else None
+        return finish(XTRACE, reason, adopted)
     return finish(SKETCH, reason, run)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .estimators import XTRACE, Estimator, Problem, XNysTrace, XTrace
+from .estimators import XNYSTRACE, XTRACE, Estimator, Problem, XNysTrace, XTrace
 from .forecast import Errors, Spectrum, fit
 
 CONFIDENCE = 2.1
 """Half-widths of 95 % intervals in standard errors, about."""
 
-SKETCH = XNysTrace(side="outputs")
-"""The estimator of pilots: its sketch is one that XTrace can take over."""
+SKETCH = XNYSTRACE
+"""The estimator of pilots."""
 
 ENDLESS = 2**40
 """Passes without end."""

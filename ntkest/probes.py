@@ -178,11 +178,16 @@ def _draw(seed: int, stream: int, start: int, stop: int, block: int, count: int)
 
 
 def _normal(bits: np.ndarray) -> np.ndarray:
-    """Two standard normal numbers from each 8 bytes of a row, by Box and Muller (1958)."""
+    """Two standard normal numbers from each 8 bytes of a row, by Box and Muller (1958), in float32, which is fast."""
     halves = np.ascontiguousarray(bits).view("<u4")
-    unit = (halves + 0.5) * 2.0**-32
-    radius, angle = np.sqrt(-2.0 * np.log(unit[:, 0::2])), (2.0 * np.pi) * unit[:, 1::2]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(bits.shape[0], bits.shape[1] // 4)
+    pairs = halves.shape[1] // 2
+    radius, angle = (halves[:, part].astype(np.float32) for part in (slice(0, pairs), slice(pairs, None)))
+    radius = np.sqrt(np.float32(-2) * np.log((radius + np.float32(0.5)) * np.float32(2.0**-32)))
+    angle *= np.float32(2 * math.pi * 2.0**-32)
+    normal = np.empty_like(halves, dtype=np.float32)
+    np.multiply(radius, np.cos(angle), out=normal[:, :pairs])
+    np.multiply(radius, np.sin(angle), out=normal[:, pairs:])
+    return normal
 
 
 def _compiles(J: Linearization) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "FORWARD",
     "METHODS",
     "REVERSE",
+    "XNYSTRACE",
     "XTRACE",
     "Bound",
     "Counted",

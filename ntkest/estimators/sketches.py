@@ -18,6 +18,9 @@ DEPENDENT = 1e-10
 EXHAUSTED = 100.0
 """Rounding errors, relative to the longest image, below which what an image adds to a basis is noise."""
 
+SYMMETRIC_FROM = 32
+"""From this many rows on, half of a Gram matrix is worth two smaller products."""
+
 Triple = tuple[Array, Array, Array]
 """Value (1,), replicates (m, 1) and refits (m, 1) of a `Moment`."""
 
@@ -41,8 +44,7 @@ def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, 
     xp = problem.xp
     new = new if problem.centre is None else problem.centre(xp, new)
     probes = new if old is None else xp.concat([old, new], axis=0)
-    gram = Gram(xp, (0,), 1)
-    overlaps = gram(probes, probes)[0, ...]
+    overlaps = grow_products(xp, True, None, (probes,), (probes,))
     sizes = xp.linalg.diagonal(overlaps) ** 0.5
     least = xp.min(xp.linalg.eigvalsh(overlaps / (sizes[:, None] * sizes[None, :])))
     if not is_concrete(least) or number(least) > DEPENDENT + 100.0 * eps(xp, overlaps):
@@ -51,7 +53,7 @@ def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, 
     if len(kept) == probes.shape[0]:
         return probes, overlaps
     probes = xp.stack([probes[i, ...] for i in kept], axis=0)
-    return probes, gram(probes, probes)[0, ...]
+    return probes, grow_products(xp, True, None, (probes,), (probes,))
 
 
 def _independent(overlaps: Array) -> list[int]:
@@ -88,14 +90,31 @@ def join(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
     return new if old is None else tuple(xp.concat(pair, axis=0) for pair in zip(old, new, strict=True))
 
 
-def grow_products(xp: ModuleType, old: tuple[Blocks, Blocks, Array] | None, left: Blocks, right: Blocks) -> Array:
-    """Inner products (m, m) of all rows, from those of the old and the new rows on both sides."""
+def grow_products(
+    xp: ModuleType, symmetric: bool, old: tuple[Blocks, Blocks, Array] | None, left: Blocks, right: Blocks
+) -> Array:
+    """Inner products (m, m) of all rows, from those of the old and the new rows on both sides.
+
+    `symmetric` says that left and right are the same.
+    """
     gram = Gram(xp, (0,) * len(left), 1)
-    corner = gram(left, right)[0, ...]
+    corner = _half_twice(xp, gram, left) if symmetric else gram(left, right)[0, ...]
     if old is None:
         return corner
-    above, below = gram(old[0], right)[0, ...], gram(left, old[1])[0, ...]
+    above = gram(old[0], right)[0, ...]
+    below = above.T if symmetric else gram(left, old[1])[0, ...]
     return xp.concat([xp.concat([old[2], above], axis=1), xp.concat([below, corner], axis=1)], axis=0)
+
+
+def _half_twice(xp: ModuleType, gram: Gram, rows: Blocks) -> Array:
+    """The Gram matrix of rows (m, n) from little more than the half of its entries."""
+    m = rows[0].shape[0]
+    if m < SYMMETRIC_FROM:
+        return gram(rows, rows)[0, ...]
+    first, second = tuple(b[: m // 2, :] for b in rows), tuple(b[m // 2 :, :] for b in rows)
+    across = gram(first, second)[0, ...]
+    above = xp.concat([_half_twice(xp, gram, first), across], axis=1)
+    return xp.concat([above, xp.concat([across.T, _half_twice(xp, gram, second)], axis=1)], axis=0)
 
 
 def summarise(xp: ModuleType, samples: Samples) -> Triple:

@@ -75,8 +75,6 @@ class XNysTrace:
     first: int = 8
     parts: bool = False
     resumable: bool = True
-    side: str | None = None
-    """"outputs" or "parameters"; the one that suits the problem by default."""
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP and a JVP a sample and kernel."""
@@ -132,8 +130,6 @@ class XNysTrace:
 
     def on_outputs(self, problem: Problem) -> bool:
         """Whether probes are drawn on the side of the outputs."""
-        if self.side is not None:
-            return self.side == "outputs"
         return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
@@ -169,7 +165,7 @@ def _grown(problem: Problem, state: State, bases: list[Blocks], factors: list[Ar
     xp, products = problem.xp, {}
     for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
         old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
-        products[a, b] = problem.compiled(grow_products, xp)(old, images[a], images[b])
+        products[a, b] = problem.compiled(grow_products, xp, a == b)(old, images[a], images[b])
     before = range(len(bases))
     return replace(
         state,

@@ -126,9 +126,9 @@ class XTrace:
         xp = problem.xp
         assert state.basis is not None
         if state.applied:
-            restricted = grow_products(xp, None, state.basis, state.applied[a])
+            restricted = grow_products(xp, False, None, state.basis, state.applied[a])
         else:
-            restricted = grow_products(xp, None, state.pulled[a], state.pulled[a])
+            restricted = grow_products(xp, True, None, state.pulled[a], state.pulled[a])
         values = ritz_values(state.factor, restricted)
         if values is None:
             return None
@@ -216,7 +216,7 @@ def _moments(
     wide = accumulator(xp, factor)
 
     def inner(left: Blocks, right: Blocks) -> Array:
-        return xp.astype(grow_products(xp, None, left, right), wide, copy=False)
+        return xp.astype(grow_products(xp, left is right, None, left, right), wide, copy=False)
 
     def norms(left: Blocks, right: Blocks) -> Array:
         return xp.linalg.diagonal(inner(left, right))
