@@ -174,7 +174,7 @@ def measure(
     for k in others:
         if by is not None and group_parameters(k.param_names, by) != groups:
             raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
-    centre = _centre(J, centered)
+    centre = as_centre(J, centered)
     target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
     problem = Problem.of(
         kernels,
@@ -183,7 +183,7 @@ def measure(
         target=target,
         target_norm=norm,
         centre=centre,
-        memory=_bytes(memory),
+        memory=as_bytes(memory),
     )
 
     def estimates(moments: Any, name: str, why: str = "", **extra: Any) -> list[Estimate]:
@@ -195,7 +195,7 @@ def measure(
             "rtol": rtol,
             "why": why,
         }
-        about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **_setting(J), **extra}
+        about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **setting_of(J), **extra}
         return [infer(problem, quantity, moments, about=about, **result) for quantity in quantities]
 
     outcome = sample(problem, plan, estimates)
@@ -203,7 +203,8 @@ def measure(
     return estimates(outcome.moments, outcome.method, outcome.why, **extra)
 
 
-def _centre(J: Linearization, centered: bool | str) -> Centre | None:
+def as_centre(J: Linearization, centered: bool | str) -> Centre | None:
+    """What ``centered=`` asks to be taken away from outputs of J."""
     shape = tuple(int(n) for n in J.outputs.shape)
     if centered is False:
         return None
@@ -219,7 +220,7 @@ def _centre(J: Linearization, centered: bool | str) -> Centre | None:
     raise InvalidValueError(f"centered= takes False, True or 'examples', not {centered!r}")
 
 
-def _bytes(memory: int | str) -> int:
+def as_bytes(memory: int | str) -> int:
     """A byte count from a number or from text like "2GB" or "512 MiB"."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
@@ -238,7 +239,7 @@ def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
     return chunk or J.chunk_size("jvp" if method == "forward" else "vjp", 2**30)
 
 
-def _setting(J: Linearization) -> dict[str, Any]:
+def setting_of(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     place = device(J.outputs)

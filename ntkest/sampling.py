@@ -116,7 +116,7 @@ def _fixed(problem: Problem, plan: Plan) -> Outcome:
 
 def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     """Batches that grow to the predicted need, at most doubling."""
-    report = _progress(plan.progress)
+    report = reporter(plan.progress)
     exact = EXACT.passes(problem) if plan.method == "auto" else math.inf
     if plan.method == "auto":
         estimator, why = _prior(problem, None)
@@ -254,7 +254,7 @@ def _widths(tree: Any) -> Any:
     return tree.shape[1]
 
 
-def _progress(progress: Any) -> Callable[[int, int], None]:
+def reporter(progress: Any) -> Callable[[int, int], None]:
     """``progress=``: False, True for a line on stderr, or a function of (passes spent, passes expected)."""
     if progress is False or progress is None:
         return lambda spent, expected: None

@@ -1,0 +1,53 @@
+"""Batches of vectors in blocks: projections, and orthonormal bases that reveal the rank.
+
+A batch of k vectors is a tuple of arrays (k, n_l), as on the parameter side; a batch on the output side is a tuple of
+one. Vectors are rows throughout, so a basis Q stands for the matrix with orthonormal rows.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ..linearization import Array, Blocks, accumulator
+from ..tangents import Gram
+
+
+def combine(xp: ModuleType, coefficients: Array, rows: Blocks) -> Blocks:
+    """(j, k) times k vectors: j vectors."""
+    return tuple(xp.astype(coefficients, block.dtype, copy=False) @ block for block in rows)
+
+
+def deflate(xp: ModuleType, rows: Blocks, basis: Blocks) -> Blocks:
+    """What is left of `rows` without their components along the orthonormal `basis`."""
+    products = Gram(xp, (0,) * len(rows), 1)(rows, basis)[0, ...]  # (rows, basis)
+    return subtract(xp, rows, products, basis)
+
+
+def subtract(xp: ModuleType, rows: Blocks, coefficients: Array, others: Blocks) -> Blocks:
+    """Rows minus coefficients (j, k) times k other vectors."""
+    return tuple(a - b for a, b in zip(rows, combine(xp, coefficients, others), strict=True))
+
+
+def join(xp: ModuleType, left: Blocks, right: Blocks) -> Blocks:
+    """The vectors of both."""
+    return tuple(xp.concat([a, b], axis=0) for a, b in zip(left, right, strict=True))
+
+
+def factor(xp: ModuleType, rows: Blocks) -> tuple[Blocks, Array]:
+    """Orthonormal rows Q and the factor F (k, k) with rows = F Q, by a Householder QR of tall and skinny blocks.
+
+    Each block is factored on its own, and then the stack of their small factors, so that nothing is flattened. Needs
+    at most as many vectors as they have entries.
+    """
+    if len(rows) == 1:
+        q, r = xp.linalg.qr(rows[0].T, mode="reduced")
+        return (q.T,), r.T
+    pairs = [xp.linalg.qr(block.T, mode="reduced") for block in rows]  # (n_l, m_l), (m_l, k), m_l = min(n_l, k)
+    wide = accumulator(xp, rows[0])
+    top, r = xp.linalg.qr(xp.concat([xp.astype(r, wide, copy=False) for _, r in pairs], axis=0), mode="reduced")
+    columns, start = [], 0
+    for q, _ in pairs:
+        stop = start + q.shape[1]
+        columns.append((q @ xp.astype(top[start:stop, :], q.dtype, copy=False)).T)
+        start = stop
+    return tuple(columns), r.T

@@ -1,0 +1,406 @@
+"""The largest eigenvalues of K, with residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..linearization import (
+    Array,
+    Blocks,
+    InvalidTypeError,
+    InvalidValueError,
+    Linearization,
+    NonFiniteError,
+    UnsupportedModeError,
+    beside,
+    leading,
+)
+from ..probes import check_seed
+from ..quantities import setting_of
+from ..sampling import Plan, reporter
+from .blocks import combine, factor, join
+from .golub_kahan import GolubKahan, orthonormal
+from .operator import OUTPUTS, PARAMETERS, ROUNDING, Operator, host
+
+METHODS = ("auto", "exact", "krylov")
+
+STEPS = 4
+"""Block steps that a Krylov space is expected to take; if all of J costs no more, all of J is taken."""
+
+
+@dataclass(frozen=True)
+class Eigenvalues:
+    """Eigenvalues of K from the largest on. A sequence of floats."""
+
+    values: np.ndarray
+    """(k,) float64 on the host: squares of singular values of J, which float32 may not hold."""
+    residuals: np.ndarray
+    """(k,): ‖Ku - λu‖ with rounding; K has an eigenvalue at most this far from λ."""
+    converged: np.ndarray
+    """(k,): whether the residual is at most `tol` times the value, or is rounding."""
+    passes: int
+    """AD passes spent, those for vectors included."""
+    n_jvp: int
+    """JVPs among them."""
+    n_vjp: int
+    """VJPs among them."""
+    method: str
+    """"exact" or "krylov"."""
+    tol: float
+    """The relative tolerance that was asked for."""
+    vectors: Any = field(default=None, repr=False)
+    """With ``vectors="outputs"`` (k, M), with "parameters" blocks (k, P_l): what J.vjp and J.jvp take. Rows of
+    eigenvalues that are zero to rounding are zero where J would have to be divided by."""
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Seed, dtype, device and versions."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.values.tolist())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{value:.5g}" for value in self.values[:6]) + (", …" if len(self) > 6 else "")
+        state = f"{int(self.converged.sum())} of {len(self)} converged"
+        return f"eigenvalues {shown}  ({state}; {self.method}, {self.passes} passes)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON."""
+        return {
+            "quantity": "eigenvalues",
+            "values": self.values.tolist(),
+            "residuals": self.residuals.tolist(),
+            "converged": self.converged.tolist(),
+            "passes": self.passes,
+            "n_jvp": self.n_jvp,
+            "n_vjp": self.n_vjp,
+            "method": self.method,
+            "tol": self.tol,
+            **self.about,
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the eigenvalues over their index, with residuals as bars; needs matplotlib. Returns the axes."""
+        from ..plots import axes_or_new
+
+        ax = axes_or_new(ax)
+        ax.errorbar(np.arange(1, len(self) + 1), self.values, yerr=self.residuals, fmt="o", color="C0", capsize=3)
+        if np.all(self.values > 0):
+            ax.set_yscale("log")
+        ax.set_xlabel("index")
+        ax.set_ylabel("eigenvalue of K")
+        ax.grid(alpha=0.3)
+        return ax
+
+
+def eigenvalues(
+    J: Linearization,
+    k: int,
+    *,
+    tol: float = 1e-4,
+    method: str = "auto",
+    max_passes: int = 2000,
+    vectors: bool | str = False,
+    seed: int = 0,
+    centered: bool | str = False,
+    memory: int | str = "2GB",
+    chunk: int | None = None,
+    progress: Any = False,
+) -> Eigenvalues:
+    """The k largest eigenvalues of K = J Jᵀ, and eigenvectors if asked.
+
+    Parameters
+    ----------
+    J : Linearization
+    k : int
+        How many, at most M. Beyond the rank they are zero.
+    tol : float
+        Go on until each residual ‖Ku - λu‖ is at most tol · λ, or rounding. The error of an eigenvalue is at most its
+        residual, and most often of the order of tol² · λ.
+    method : "auto", "exact" or "krylov"
+        "exact" takes all rows or columns of J; "auto" does where that costs no more than a few steps of "krylov".
+    max_passes : int
+        Bound on AD passes; what was found until then is returned, with `converged` to tell.
+    vectors : bool, "outputs" or "parameters"
+        Also eigenvectors of K, (k, M) (True means these), or of JᵀJ, blocks (k, P_l).
+    seed, centered, memory, chunk, progress
+        As in `ntkest.quantities`.
+
+    Returns
+    -------
+    Eigenvalues
+        Values in float64 on the host, from the largest on.
+
+    Raises
+    ------
+    InvalidValueError
+        `memory` or `max_passes` do not allow for a block of a few vectors more than k.
+    UnsupportedModeError
+        J lacks a mode, and all of J is beyond `max_passes`.
+
+    Notes
+    -----
+    Cost: "exact" min(M, P) passes; "krylov" about 2(k + k/4 + 2) passes a step, and three to ten steps for decaying
+    spectra. Vectors on the side that the Krylov space is not on, the larger one, cost k passes more. A block of more
+    than k vectors finds eigenvalues of any multiplicity; squares of singular values keep small eigenvalues
+    right to ε·√(λ₁λ_i), which Lanczos on K gives to ε·λ₁ only.
+
+    References
+    ----------
+    Golub, Luk, Overton, ACM TOMS 1981 (block bidiagonalisation); Musco and Musco, "Randomized block Krylov methods for
+    stronger and faster approximate singular value decomposition", NeurIPS 2015.
+    """
+    _check_count(k)
+    Plan(max_passes=max_passes)
+    _check_tol(tol)
+    seed = check_seed(seed)
+    if method not in METHODS:
+        raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
+    side = _check_side(vectors)
+    operator = Operator.of(J, centered, memory, chunk)
+    if k > operator.outputs:
+        raise InvalidValueError(f"k={k} eigenvalues were asked for, but K has only {operator.outputs}")
+    block = block_size(operator, k)
+    patience = exact_passes(operator) if method == "auto" else max_passes
+    chosen = choose(operator, method, block, max_passes)
+    if chosen == "krylov":
+        found = krylov(operator, k, block, tol, min(max_passes, patience), seed, reporter(progress))
+    if chosen == "exact" or (patience < max_passes and not _all_good(operator, found, tol, max_passes)):
+        chosen, found = "exact", exact(operator, k)
+    rows = None if side is None else _on_side(operator, found, side)
+    return _result(operator, found, rows, method, tol, seed)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Singular values of the scaled operator, and vectors on the left."""
+
+    sizes: np.ndarray
+    """(k,): singular values."""
+    residuals: np.ndarray
+    """(k,): of their squares, without rounding."""
+    rows: Blocks | None
+    """Left singular vectors; None if the operator has none."""
+    largest: float
+    interrupted: bool = False
+
+
+def block_size(operator: Operator, k: int) -> int:
+    """A quarter and two more than k: the space converges at the gap behind the block."""
+    return min(k + k // 4 + 2, operator.space(operator.left))
+
+
+def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
+    """ "exact" or "krylov"."""
+    cost = exact_passes(operator)
+    if method == "auto" and not operator.both:
+        if cost > max_passes:
+            raise UnsupportedModeError(
+                f"this model has no {'jvp' if 'vjp' in operator.J.modes else 'vjp'}, so eigenvalues take all of J: "
+                f"{cost} passes, and max_passes={max_passes}"
+            )
+        return "exact"
+    if method == "krylov" and not operator.both:
+        raise UnsupportedModeError(f"method='krylov' needs jvp and vjp; this model has {sorted(operator.J.modes)}")
+    if method == "exact" or cost <= min(max_passes, STEPS * block * operator.step_passes()):
+        return "exact"
+    return "krylov"
+
+
+def exact_passes(operator: Operator) -> int:
+    """AD passes for all of J, or of K where the images do not fit in memory together."""
+    each = operator.push_passes() if exact_fits(operator) else operator.step_passes()
+    return _units(operator) * each
+
+
+def exact_fits(operator: Operator) -> bool:
+    """Whether memory holds all images and their QR."""
+    return 3 * _units(operator) * operator.row_bytes(operator.right) <= operator.problem.memory
+
+
+def _units(operator: Operator) -> int:
+    return operator.outputs if operator.left == OUTPUTS else operator.space(PARAMETERS)
+
+
+def exact(operator: Operator, k: int) -> Found:
+    """All of J: its singular values by a QR of the images of unit vectors."""
+    xp, count = operator.xp, _units(operator)
+    if not operator.rank:
+        return Found(np.zeros(k), np.zeros(k), None, 0.0)
+    if exact_fits(operator):
+        images = operator.push(operator.units(0, count))
+        small = operator.compiled(factor)(images)[1]  # J is small times orthonormal rows
+        left, sizes, _ = xp.linalg.svd(_finite(operator, small), full_matrices=False)
+        values, error = host(sizes[:k]), 0.0
+    else:
+        if not operator.both:
+            raise InvalidValueError(
+                f"memory={operator.problem.memory} does not hold the {count} images that this model, which has "
+                f"{sorted(operator.J.modes)} only, must be asked for; raise memory="
+            )
+        left, squares, _ = xp.linalg.svd(_finite(operator, _gram(operator, count)))
+        values = host(squares[:k]) ** 0.5
+        error = ROUNDING * operator.eps * float(values[0]) ** 2
+    rows = operator.split(left[:, : len(values)].T)
+    return Found(np.pad(values, (0, k - len(values))), np.full(k, error), rows, float(values[0]))
+
+
+def _finite(operator: Operator, matrix: Array) -> Array:
+    """`matrix`, whose decomposition would fail with a framework's own words if it were not finite."""
+    host(operator.xp.max(operator.xp.abs(matrix)))
+    return matrix
+
+
+def _gram(operator: Operator, count: int) -> Any:
+    """The operator's square, some rows at a time."""
+    xp = operator.xp
+    most = max(1, operator.problem.memory // (4 * operator.row_bytes(operator.right)))
+    pieces = []
+    for start in range(0, count, most):
+        rows = operator.pull(operator.push(operator.units(start, min(start + most, count))))
+        pieces.append(rows[0] if len(rows) == 1 else xp.concat([xp.astype(b, rows[0].dtype) for b in rows], axis=1))
+    square = xp.concat(pieces, axis=0)
+    return (square + square.T) / 2
+
+
+def krylov(
+    operator: Operator, k: int, block: int, tol: float, max_passes: int, seed: int, report: Any
+) -> Found:
+    """Block steps until the k largest have converged, with restarts where the basis outgrows memory."""
+    if not operator.rank:
+        return Found(np.zeros(k), np.zeros(k), None, 0.0)
+    left_rows, right_rows = _capacity(operator, block)
+    run = GolubKahan(operator, start_block(operator, block, seed), right_rows)
+    interrupted = False
+    while True:
+        cost = run.block * operator.step_passes()
+        if operator.problem.passes + cost > max_passes:
+            if not run.size:
+                raise InvalidValueError(
+                    f"max_passes={max_passes} is too few: the first step takes {cost}; ask for fewer eigenvalues"
+                )
+            break
+        try:
+            run.advance()
+        except KeyboardInterrupt:
+            if not run.size:
+                raise
+            interrupted = True
+            break
+        if run.following is None or done(operator, run, k, tol):
+            break
+        report(operator.problem.passes, max_passes)
+        if run.size + 2 * run.block > left_rows:
+            run = _restarted(operator, run, block, right_rows)
+    report(operator.problem.passes, operator.problem.passes)
+    ritz = run.ritz()
+    count = min(k, run.size)
+    sizes, residuals = (np.pad(a[:count], (0, k - count)) for a in (ritz.values, ritz.residuals))
+    return Found(sizes, residuals, run.vectors(ritz.left[:, :count]), float(sizes[0]), interrupted)
+
+
+def start_block(operator: Operator, block: int, seed: int) -> Blocks:
+    """Orthonormal rows from signs."""
+    rows = operator.centred(operator.left, operator.signs(operator.left, seed, 0, block, sketch=True))
+    start, _ = orthonormal(operator, rows, 0.0, block)
+    assert start is not None
+    return start
+
+
+def done(operator: Operator, run: GolubKahan, k: int, tol: float) -> bool:
+    """Whether each of the k largest has a small residual, or is zero to rounding."""
+    ritz = run.ritz()
+    sizes, residuals = ritz.values[:k], ritz.residuals[:k]
+    noise = ROUNDING * operator.eps * ritz.values[0]
+    return bool(np.all((residuals <= np.maximum(tol * sizes**2, noise * sizes)) | (sizes <= noise)))
+
+
+def _restarted(operator: Operator, run: GolubKahan, block: int, right_rows: int) -> GolubKahan:
+    """A new run from the leading left vectors and the block that comes next: a thick restart."""
+    assert run.following is not None
+    ritz = run.ritz()
+    leaders = run.vectors(ritz.left[:, :block])
+    start = join(operator.xp, leaders, run.following)
+    ortho, _ = operator.compiled(factor)(start)
+    return GolubKahan(operator, ortho, right_rows)
+
+
+def _capacity(operator: Operator, block: int) -> tuple[int, int]:
+    """Rows of the left and of the right basis that fit, half of the memory each."""
+    half = operator.problem.memory // 2
+    left, right = half // operator.row_bytes(operator.left), half // operator.row_bytes(operator.right)
+    need = 4 * block  # images, two blocks of the basis, and a QR in the making
+    if right < need or left < 2 * need:
+        bytes_ = 2 * max(need * operator.row_bytes(operator.right), 2 * need * operator.row_bytes(operator.left))
+        raise InvalidValueError(
+            f"memory={operator.problem.memory} bytes do not hold blocks of {block} vectors; "
+            f"ask for fewer eigenvalues, or give memory={bytes_} or more"
+        )
+    return int(left), int(right - 3 * block)
+
+
+def _on_side(operator: Operator, found: Found, side: str) -> Any:
+    """The left vectors, or their images over their singular values."""
+    k = len(found.sizes)
+    if found.rows is None:
+        zero = operator.signs(side, 0, 0, k)
+        rows = tuple(a * 0 for a in zero)
+    elif side == operator.left:
+        rows = found.rows
+    else:
+        good = found.sizes > ROUNDING * operator.eps * found.largest
+        inverse = np.where(good, 1 / np.where(good, found.sizes, 1), 0)[: leading(found.rows)]
+        images = operator.push(found.rows)
+        rows = tuple(a * beside(operator.xp, inverse, a)[:, None] for a in images)
+    missing = k - leading(rows)
+    if missing:
+        rows = join(operator.xp, rows, tuple(a * 0 for a in operator.signs(side, 0, 0, missing)))
+    return rows[0] if side == OUTPUTS else rows
+
+
+def _result(operator: Operator, found: Found, rows: Any, method: str, tol: float, seed: int) -> Eigenvalues:
+    noise = ROUNDING * operator.eps * found.largest
+    squares = found.sizes**2
+    rounding = 2 * noise * found.sizes + noise**2
+    converged = (found.residuals <= tol * squares) | (found.residuals <= rounding) | (found.sizes <= noise)
+    values, residuals = squares * operator.scale, np.hypot(found.residuals, rounding) * operator.scale
+    if not np.all(np.isfinite(values)):
+        raise NonFiniteError("an eigenvalue leaves the range of float64; rescale the outputs")
+    kernel = operator.problem.kernels[0]
+    about = {"seed": seed, **setting_of(operator.J), **({"interrupted": True} if found.interrupted else {})}
+    return Eigenvalues(
+        values, residuals, converged, kernel.passes, kernel.n_jvp, kernel.n_vjp, method, tol, rows, about
+    )
+
+
+def _check_count(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise InvalidTypeError(f"k takes a positive integer, not {k!r}")
+    if k < 1:
+        raise InvalidValueError(f"k takes a positive integer, not {k}")
+
+
+def _check_tol(tol: Any) -> None:
+    if isinstance(tol, bool) or not isinstance(tol, int | float):
+        raise InvalidTypeError(f"tol= takes a positive number, not {tol!r}")
+    if not 0 < tol < float("inf"):
+        raise InvalidValueError(f"tol= takes a positive number, not {tol}")
+
+
+def _check_side(vectors: Any) -> str | None:
+    if vectors is False or vectors is None:
+        return None
+    if vectors is True:
+        return OUTPUTS
+    if vectors not in (OUTPUTS, PARAMETERS):
+        raise InvalidValueError(f"vectors= takes True, False, 'outputs' or 'parameters', not {vectors!r}")
+    return str(vectors)
+
