@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,14 @@ from ..linearization import (
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan, reporter
-from .blocks import combine, factor, join
-from .golub_kahan import GolubKahan, orthonormal
-from .operator import OUTPUTS, PARAMETERS, ROUNDING, Operator, host
+from .blocks import factor, join
+from .golub_kahan import GolubKahan, Ritz, orthonormal
+from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator, host
 
 METHODS = ("auto", "exact", "krylov")
+
+Report = Callable[[int, int], None]
+"""Told of passes spent and expected."""
 
 STEPS = 4
 """Block steps that a Krylov space is expected to take; if all of J costs no more, all of J is taken."""
@@ -169,14 +172,16 @@ def eigenvalues(
     if k > operator.outputs:
         raise InvalidValueError(f"k={k} eigenvalues were asked for, but K has only {operator.outputs}")
     block = block_size(operator, k)
-    patience = exact_passes(operator) if method == "auto" else max_passes
-    chosen = choose(operator, method, block, max_passes)
+    chosen, whole = choose(operator, method, block, max_passes), exact_passes(operator)
     if chosen == "krylov":
-        found = krylov(operator, k, block, tol, min(max_passes, patience), seed, reporter(progress))
-    if chosen == "exact" or (patience < max_passes and not _all_good(operator, found, tol, max_passes)):
-        chosen, found = "exact", exact(operator, k)
+        limit = min(max_passes, whole) if method == "auto" else max_passes
+        found = krylov(operator, k, block, tol, limit, seed, reporter(progress))
+        if limit < max_passes and not found.finished and operator.problem.passes + whole <= max_passes:
+            chosen = "exact"  # a spectrum too flat for Krylov spaces: what they cost at most doubles the whole
+    if chosen == "exact":
+        found = exact(operator, k, side is not None)
     rows = None if side is None else _on_side(operator, found, side)
-    return _result(operator, found, rows, method, tol, seed)
+    return _result(operator, found, rows, chosen, tol, seed)
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,8 @@ class Found:
     rows: Blocks | None
     """Left singular vectors; None if the operator has none."""
     largest: float
+    finished: bool = True
+    """Whether nothing is left to be done: the values have converged, or the user has interrupted."""
     interrupted: bool = False
 
 
@@ -199,7 +206,7 @@ def block_size(operator: Operator, k: int) -> int:
 
 
 def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
-    """ "exact" or "krylov"."""
+    """The method that costs less, if it is left open."""
     cost = exact_passes(operator)
     if method == "auto" and not operator.both:
         if cost > max_passes:
@@ -218,27 +225,23 @@ def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
 def exact_passes(operator: Operator) -> int:
     """AD passes for all of J, or of K where the images do not fit in memory together."""
     each = operator.push_passes() if exact_fits(operator) else operator.step_passes()
-    return _units(operator) * each
+    return operator.size(operator.left) * each
 
 
 def exact_fits(operator: Operator) -> bool:
     """Whether memory holds all images and their QR."""
-    return 3 * _units(operator) * operator.row_bytes(operator.right) <= operator.problem.memory
+    return 3 * operator.size(operator.left) * operator.row_bytes(operator.right) <= operator.problem.memory
 
 
-def _units(operator: Operator) -> int:
-    return operator.outputs if operator.left == OUTPUTS else operator.space(PARAMETERS)
-
-
-def exact(operator: Operator, k: int) -> Found:
+def exact(operator: Operator, k: int, vectors: bool = True) -> Found:
     """All of J: its singular values by a QR of the images of unit vectors."""
-    xp, count = operator.xp, _units(operator)
+    count = operator.size(operator.left)
     if not operator.rank:
         return Found(np.zeros(k), np.zeros(k), None, 0.0)
     if exact_fits(operator):
         images = operator.push(operator.units(0, count))
         small = operator.compiled(factor)(images)[1]  # J is small times orthonormal rows
-        left, sizes, _ = xp.linalg.svd(_finite(operator, small), full_matrices=False)
+        left, sizes = _decomposed(operator, small, vectors)
         values, error = host(sizes[:k]), 0.0
     else:
         if not operator.both:
@@ -246,17 +249,21 @@ def exact(operator: Operator, k: int) -> Found:
                 f"memory={operator.problem.memory} does not hold the {count} images that this model, which has "
                 f"{sorted(operator.J.modes)} only, must be asked for; raise memory="
             )
-        left, squares, _ = xp.linalg.svd(_finite(operator, _gram(operator, count)))
+        left, squares = _decomposed(operator, _gram(operator, count), vectors)
         values = host(squares[:k]) ** 0.5
         error = ROUNDING * operator.eps * float(values[0]) ** 2
-    rows = operator.split(left[:, : len(values)].T)
+    rows = None if left is None else operator.split(left[:, : len(values)].T)
     return Found(np.pad(values, (0, k - len(values))), np.full(k, error), rows, float(values[0]))
 
 
-def _finite(operator: Operator, matrix: Array) -> Array:
-    """`matrix`, whose decomposition would fail with a framework's own words if it were not finite."""
-    host(operator.xp.max(operator.xp.abs(matrix)))
-    return matrix
+def _decomposed(operator: Operator, matrix: Array, vectors: bool) -> tuple[Array | None, Array]:
+    """Left singular vectors, if wanted, and singular values."""
+    xp = operator.xp
+    host(xp.max(xp.abs(matrix)))  # refuses what is not finite, where a decomposition fails with its own words
+    if not vectors:
+        return None, xp.linalg.svdvals(matrix)
+    left, sizes, _ = xp.linalg.svd(matrix, full_matrices=False)
+    return left, sizes
 
 
 def _gram(operator: Operator, count: int) -> Any:
@@ -271,40 +278,55 @@ def _gram(operator: Operator, count: int) -> Any:
     return (square + square.T) / 2
 
 
-def krylov(
-    operator: Operator, k: int, block: int, tol: float, max_passes: int, seed: int, report: Any
-) -> Found:
-    """Block steps until the k largest have converged, with restarts where the basis outgrows memory."""
+def krylov(operator: Operator, k: int, block: int, tol: float, max_passes: int, seed: int, report: Report) -> Found:
+    """Block steps until the k largest have converged."""
     if not operator.rank:
         return Found(np.zeros(k), np.zeros(k), None, 0.0)
+    run, finished, interrupted = iterate(
+        operator, block, lambda run: done(operator, run.ritz(), k, tol), max_passes, seed, report
+    )
+    ritz = run.ritz()
+    count = min(k, run.size)
+    sizes, residuals = (np.pad(a[:count], (0, k - count)) for a in (ritz.values, ritz.residuals))
+    rows = run.vectors(ritz.left[:, :count])
+    return Found(sizes, residuals, rows, float(sizes[0]), finished, interrupted)
+
+
+def iterate(
+    operator: Operator,
+    block: int,
+    stop: Callable[[GolubKahan], bool],
+    max_passes: int,
+    seed: int,
+    report: Report,
+) -> tuple[GolubKahan, bool, bool]:
+    """Block steps until `stop` says so or the space is invariant; whether that was reached, or was interrupted.
+
+    Where the basis outgrows memory, a new run starts from its leading vectors.
+    """
     left_rows, right_rows = _capacity(operator, block)
     run = GolubKahan(operator, start_block(operator, block, seed), right_rows)
-    interrupted = False
     while True:
         cost = run.block * operator.step_passes()
         if operator.problem.passes + cost > max_passes:
             if not run.size:
                 raise InvalidValueError(
-                    f"max_passes={max_passes} is too few: the first step takes {cost}; ask for fewer eigenvalues"
+                    f"max_passes={max_passes} is too few: the next step, with {run.block} vectors, takes {cost}"
                 )
-            break
+            return run, False, False
         try:
             run.advance()
         except KeyboardInterrupt:
             if not run.size:
                 raise
-            interrupted = True
-            break
-        if run.following is None or done(operator, run, k, tol):
-            break
+            return run, True, True
+        if run.following is None or stop(run):
+            report(operator.problem.passes, operator.problem.passes)
+            return run, True, False
         report(operator.problem.passes, max_passes)
-        if run.size + 2 * run.block > left_rows:
+        can_go_on = operator.problem.passes + (block + run.block) * operator.step_passes() <= max_passes
+        if run.size + 2 * run.block > left_rows and can_go_on:
             run = _restarted(operator, run, block, right_rows)
-    report(operator.problem.passes, operator.problem.passes)
-    ritz = run.ritz()
-    count = min(k, run.size)
-    sizes, residuals = (np.pad(a[:count], (0, k - count)) for a in (ritz.values, ritz.residuals))
-    return Found(sizes, residuals, run.vectors(ritz.left[:, :count]), float(sizes[0]), interrupted)
 
 
 def start_block(operator: Operator, block: int, seed: int) -> Blocks:
@@ -315,9 +337,8 @@ def start_block(operator: Operator, block: int, seed: int) -> Blocks:
     return start
 
 
-def done(operator: Operator, run: GolubKahan, k: int, tol: float) -> bool:
+def done(operator: Operator, ritz: Ritz, k: int, tol: float) -> bool:
     """Whether each of the k largest has a small residual, or is zero to rounding."""
-    ritz = run.ritz()
     sizes, residuals = ritz.values[:k], ritz.residuals[:k]
     noise = ROUNDING * operator.eps * ritz.values[0]
     return bool(np.all((residuals <= np.maximum(tol * sizes**2, noise * sizes)) | (sizes <= noise)))
@@ -403,4 +424,3 @@ def _check_side(vectors: Any) -> str | None:
     if vectors not in (OUTPUTS, PARAMETERS):
         raise InvalidValueError(f"vectors= takes True, False, 'outputs' or 'parameters', not {vectors!r}")
     return str(vectors)
-

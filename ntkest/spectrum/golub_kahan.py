@@ -22,7 +22,7 @@ import numpy as np
 
 from ..linearization import Blocks, beside, leading
 from .blocks import combine, deflate, factor, subtract
-from .operator import ROUNDING, Operator, host
+from .sides import ROUNDING, Operator, host
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,7 @@ class GolubKahan:
         return result
 
 
-def orthonormal(
-    operator: Operator, rows: Blocks, largest: float, room: int
-) -> tuple[Blocks | None, np.ndarray]:
+def orthonormal(operator: Operator, rows: Blocks, largest: float, room: int) -> tuple[Blocks | None, np.ndarray]:
     """Orthonormal rows Q and F (k, r) with rows = F Q, for the r ≤ room directions that stand out of rounding."""
     ortho, small = operator.compiled(factor)(rows)
     factors = host(small)
@@ -161,4 +159,3 @@ def orthonormal(
         return ortho, factors
     turned = operator.compiled(combine)(beside(operator.xp, y[:rank, :], rows[0]), ortho)
     return turned, x[:, :rank] * sizes[:rank]
-

@@ -121,9 +121,12 @@ class Operator:
 
     def space(self, side: str) -> int:
         """The dimension of what the operator sees of a side."""
-        if side == PARAMETERS:
-            return self.problem.parameters(0)
-        return self.outputs if self.problem.centre is None else self.problem.centre.rank
+        centre = self.problem.centre
+        return self.size(side) if centre is None or side == PARAMETERS else centre.rank
+
+    def size(self, side: str) -> int:
+        """M or P."""
+        return self.problem.parameters(0) if side == PARAMETERS else self.outputs
 
     def row_bytes(self, side: str) -> int:
         """Bytes of one vector."""
@@ -204,7 +207,7 @@ class Operator:
     def _lift(self, side: str) -> int:
         """A power of two that brings unit vectors to entries near 1, where the dtype is too narrow for small ones."""
         narrow = any(float(self.xp.finfo(a.dtype).max) < 1e6 for a in self._arrays(side))
-        return int(math.log2(sum(math.prod(a.shape) for a in self._arrays(side))) / 2) if narrow else 0
+        return int(math.log2(self.size(side)) / 2) if narrow else 0
 
 
 def _scaled(xp: ModuleType, centre: Centre | None, scale: float, dtypes: tuple[Any, ...], rows: Blocks) -> Blocks:
