@@ -16,7 +16,7 @@ from ..sampling import Plan
 from .eigen import exact, exact_passes
 from .quadrature import Rule
 from .results import costs
-from .sampler import Budget, check_both, fixed
+from .sampler import Budget, fixed
 from .sides import ROUNDING, Operator
 
 STEPS = 30
@@ -160,7 +160,7 @@ def spectral_density(
     if method == "exact":
         rules = [_exact_rule(operator)]
     else:
-        check_both(operator)
+        operator.check_both("quadrature")
         samples = fixed(operator, budget)
         rules = [_shares(operator, samples.gauss(fewer)) for fewer in (0, 1)]
         about["steps"] = samples.steps

@@ -167,7 +167,7 @@ def eigenvalues(
     seed = check_seed(seed)
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
-    side = _check_side(vectors)
+    side, report = _check_side(vectors), reporter(progress)
     operator = Operator.of(J, centered, memory, chunk)
     if k > operator.outputs:
         raise InvalidValueError(f"k={k} eigenvalues were asked for, but K has only {operator.outputs}")
@@ -175,7 +175,7 @@ def eigenvalues(
     chosen, whole = choose(operator, method, block, max_passes), exact_passes(operator)
     if chosen == "krylov":
         limit = min(max_passes, whole) if method == "auto" else max_passes
-        found = krylov(operator, k, block, tol, limit, seed, reporter(progress))
+        found = krylov(operator, k, block, tol, limit, seed, report)
         if limit < max_passes and not found.finished and operator.problem.passes + whole <= max_passes:
             chosen = "exact"  # a spectrum too flat for Krylov spaces: what they cost at most doubles the whole
     if chosen == "exact":
@@ -207,19 +207,18 @@ def block_size(operator: Operator, k: int) -> int:
 
 def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
     """The method that costs less, if it is left open."""
+    if method == "krylov":
+        operator.check_both("method='krylov'")
+    if method != "auto":
+        return method
     cost = exact_passes(operator)
-    if method == "auto" and not operator.both:
-        if cost > max_passes:
-            raise UnsupportedModeError(
-                f"this model has no {'jvp' if 'vjp' in operator.J.modes else 'vjp'}, so eigenvalues take all of J: "
-                f"{cost} passes, and max_passes={max_passes}"
-            )
-        return "exact"
-    if method == "krylov" and not operator.both:
-        raise UnsupportedModeError(f"method='krylov' needs jvp and vjp; this model has {sorted(operator.J.modes)}")
-    if method == "exact" or cost <= min(max_passes, STEPS * block * operator.step_passes()):
-        return "exact"
-    return "krylov"
+    if not operator.both and cost > max_passes:
+        raise UnsupportedModeError(
+            f"this model has {sorted(operator.linearization.modes)} only, so eigenvalues take all of J: {cost} passes, "
+            f"and max_passes={max_passes}"
+        )
+    cheap = cost <= min(max_passes, STEPS * block * operator.step_passes())
+    return "exact" if cheap or not operator.both else "krylov"
 
 
 def exact_passes(operator: Operator) -> int:
@@ -247,7 +246,7 @@ def exact(operator: Operator, k: int, vectors: bool = True) -> Found:
         if not operator.both:
             raise InvalidValueError(
                 f"memory={operator.problem.memory} does not hold the {count} images that this model, which has "
-                f"{sorted(operator.J.modes)} only, must be asked for; raise memory="
+                f"{sorted(operator.linearization.modes)} only, must be asked for; raise memory="
             )
         left, squares = _decomposed(operator, _gram(operator, count), vectors)
         values = host(squares[:k]) ** 0.5
@@ -396,7 +395,7 @@ def _result(operator: Operator, found: Found, rows: Any, method: str, tol: float
     if not np.all(np.isfinite(values)):
         raise NonFiniteError("an eigenvalue leaves the range of float64; rescale the outputs")
     kernel = operator.problem.kernels[0]
-    about = {"seed": seed, **setting_of(operator.J), **({"interrupted": True} if found.interrupted else {})}
+    about = {"seed": seed, **setting_of(operator.linearization), **({"interrupted": True} if found.interrupted else {})}
     return Eigenvalues(
         values, residuals, converged, kernel.passes, kernel.n_jvp, kernel.n_vjp, method, tol, rows, about
     )

@@ -19,7 +19,7 @@ from ..sampling import Plan
 from .eigen import exact, exact_passes
 from .quadrature import Function, evaluated
 from .results import estimate_of, mean_of
-from .sampler import FIRST, STEPS, Budget, Samples, check_both, fixed, to_tolerance
+from .sampler import FIRST, STEPS, Budget, Samples, fixed, to_tolerance
 from .sides import ROUNDING, Operator
 
 METHODS = ("auto", "exact", "quadrature")
@@ -178,7 +178,7 @@ def _measure(
     if method == "auto" and (whole <= afford or (not operator.both and whole <= max_passes)):
         why = f"exact: all of J takes {whole} passes"
     elif method != "exact":
-        check_both(operator)
+        operator.check_both("quadrature")
         if passes is not None:
             samples = fixed(operator, budget)
         else:

@@ -5,9 +5,9 @@ with B Bᵀ = UᵀKU, so that for polynomials f of degree up to 2n - 1
 
     ωᵀ f(K) ω = ‖ω‖² Σ_j w_j f(θ_j),    θ_j = σ_j(B)², w_j = (first entry of the j-th left singular vector)².
 
-With β_{n+1} as one more row the same holds with a further node at 0 and for degree 2n (Gauss–Radau). Where the
-derivatives of f have alternating signs, as for log(λ + c), √λ and 1/(λ + c), the two rules bracket the integral. Nodes are
-never negative. All probes advance together, so that each step is one batch of passes.
+With β_{n+1} as one more row the same holds with a further node at 0 and for degree 2n (Gauss–Radau). Where
+the derivatives of f have alternating signs, as for log(λ + c), √λ and 1/(λ + c), the two rules bracket the integral.
+Nodes are never negative. All probes advance together, so that each step is one batch of passes.
 
 Reference: Golub and Meurant, "Matrices, moments and quadrature with applications", 2010; Ubaru, Chen, Saad, "Fast
 estimation of tr f(A) via stochastic Lanczos quadrature", SIMAX 2017.

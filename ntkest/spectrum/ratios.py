@@ -103,6 +103,8 @@ def condition_number(
         )
     if method == "auto":
         method = "exact" if exact_passes(operator) <= max_passes or not operator.both else "krylov"
+    if method == "krylov":
+        operator.check_both("method='krylov'")
     if method == "exact" or not operator.rank:
         ends = _exact_ends(operator)
     else:

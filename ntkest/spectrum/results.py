@@ -25,7 +25,7 @@ def estimate_of(
     `error` is a standard error that replicates do not show: truncation, residuals or rounding. The rest goes to
     `Estimate`.
     """
-    like = operator.J.outputs
+    like = operator.linearization.outputs
     dtype = accumulator(operator.xp, like)
 
     def place(numbers: Any) -> Array | None:

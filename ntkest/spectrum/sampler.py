@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..estimate import Estimate
-from ..linearization import InvalidTypeError, InvalidValueError, UnsupportedModeError
+from ..linearization import InvalidTypeError, InvalidValueError
 from ..sampling import Plan, reporter
 from .quadrature import LockStep, Rule, gauss, radau, scaled
 from .sides import Operator
@@ -127,8 +127,8 @@ def at_once(operator: Operator, steps: int) -> int:
     each = (steps + 4) * operator.row_bytes(operator.left) + 4 * operator.row_bytes(operator.right)
     if 2 * each > operator.problem.memory:
         raise InvalidValueError(
-            f"memory={operator.problem.memory} bytes do not hold two probes with the bases of their {steps} steps; give "
-            f"memory={2 * each} or more, or fewer steps="
+            f"memory={operator.problem.memory} bytes do not hold two probes with the bases of their {steps} steps; "
+            f"give memory={2 * each} or more, or fewer steps="
         )
     return int(operator.problem.memory // each)
 
@@ -197,11 +197,3 @@ def _first(operator: Operator, budget: Budget, assess: Assess) -> Samples:
 
 def _so_far(operator: Operator, runs: LockStep) -> Samples:
     return Samples(operator, *runs.coefficients(), runs.masses)
-
-
-def check_both(operator: Operator) -> None:
-    """A recurrence goes there and back."""
-    if not operator.both:
-        raise UnsupportedModeError(
-            f"quadrature needs jvp and vjp, but this model has {sorted(operator.J.modes)} only; use method='exact'"
-        )

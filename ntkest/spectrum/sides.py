@@ -25,6 +25,7 @@ from ..linearization import (
     Linearization,
     NonFiniteError,
     TracedValueError,
+    UnsupportedModeError,
     beside,
     eps,
     identity,
@@ -85,8 +86,8 @@ class Operator:
         return xp
 
     @property
-    def J(self) -> Linearization:
-        """The linearization."""
+    def linearization(self) -> Linearization:
+        """J itself."""
         return self.problem.kernels[0].J
 
     @property
@@ -97,7 +98,15 @@ class Operator:
     @property
     def both(self) -> bool:
         """Whether J can go both ways."""
-        return self.J.modes >= {"jvp", "vjp"}
+        return self.linearization.modes >= {"jvp", "vjp"}
+
+    def check_both(self, what: str) -> None:
+        """Refuse a model that lacks a mode."""
+        if not self.both:
+            raise UnsupportedModeError(
+                f"{what} needs jvp and vjp, but this model has {sorted(self.linearization.modes)} only; "
+                "use method='exact'"
+            )
 
     @property
     def outputs(self) -> int:
@@ -117,7 +126,7 @@ class Operator:
     @cached_property
     def eps(self) -> float:
         """Machine epsilon of the passes."""
-        return eps(self.xp, self.J.outputs, *self.J.params)
+        return eps(self.xp, self.linearization.outputs, *self.linearization.params)
 
     def space(self, side: str) -> int:
         """The dimension of what the operator sees of a side."""
@@ -134,11 +143,11 @@ class Operator:
 
     def push_passes(self) -> int:
         """AD passes to push one vector to the right."""
-        return 1 if self.left == OUTPUTS else int(self.J.passes_per_jvp)
+        return 1 if self.left == OUTPUTS else int(self.linearization.passes_per_jvp)
 
     def step_passes(self) -> int:
         """AD passes to push one vector to the right and back."""
-        return 1 + int(self.J.passes_per_jvp)
+        return 1 + int(self.linearization.passes_per_jvp)
 
     def push(self, rows: Blocks) -> Blocks:
         """From left to right."""
@@ -155,11 +164,11 @@ class Operator:
     def signs(self, side: str, seed: int, start: int, stop: int, sketch: bool = False) -> Blocks:
         """Sign probes start … stop-1 on a side, unscaled; sketches come from a stream of their own."""
         if side == OUTPUTS:
-            bits = draw_cotangents(self.J, seed, start, stop, SKETCH if sketch else COTANGENTS)
-            rows = (self.problem.kernels[0].compile(cotangent_expander(self.J, 0))(bits),)
+            bits = draw_cotangents(self.linearization, seed, start, stop, SKETCH if sketch else COTANGENTS)
+            rows = (self.problem.kernels[0].compile(cotangent_expander(self.linearization, 0))(bits),)
         else:
-            blocks = draw_tangents(self.J, seed, start, stop, 0, TANGENT_SKETCH if sketch else TANGENTS)
-            rows = self.problem.kernels[0].compile(tangent_expander(self.J, 0))(blocks)
+            blocks = draw_tangents(self.linearization, seed, start, stop, 0, TANGENT_SKETCH if sketch else TANGENTS)
+            rows = self.problem.kernels[0].compile(tangent_expander(self.linearization, 0))(blocks)
         return tuple(self.xp.astype(a, scalar_dtype(self.xp, a), copy=False) for a in rows)
 
     def units(self, start: int, stop: int) -> Blocks:
@@ -187,7 +196,7 @@ class Operator:
         return rows if centre is None or side == PARAMETERS else (centre(self.xp, rows[0]),)
 
     def _arrays(self, side: str) -> tuple[Array, ...]:
-        return tuple(self.J.params) if side == PARAMETERS else (self.J.outputs,)
+        return tuple(self.linearization.params) if side == PARAMETERS else (self.linearization.outputs,)
 
     def _image(self, side: str, rows: Blocks) -> Blocks:
         """J or Jᵀ times vectors of a side, in at least float32."""
