@@ -38,15 +38,16 @@ class SpectralDensity:
     density: np.ndarray
     """(g,): share of eigenvalues per unit of λ, or per decade with ``scale="log"``."""
     std_error: np.ndarray
-    """(g,): spread over probes, and what the last step of quadrature changed."""
+    """(g,): spread over probes, and the difference of Gauss and Gauss–Radau quadrature."""
     cumulative: np.ndarray
     """(g,): share of eigenvalues below, smoothed likewise."""
     cumulative_error: np.ndarray
     """(g,)"""
     zeros: float
-    """Share of eigenvalues that are zero to rounding. On a log scale they are in `cumulative` but not in `density`."""
+    """Share of eigenvalues that are zero, or too small for the steps to tell. On a log scale they are in
+    `cumulative` but not in `density`."""
     zeros_error: float
-    """Its standard error."""
+    """Its standard error, with the share that may be small and not zero."""
     moments: np.ndarray
     """(4,): means of λ, λ², λ³ and λ⁴."""
     moment_errors: np.ndarray
@@ -117,7 +118,7 @@ def spectral_density(
     ----------
     J : Linearization
     scale : "log" or "linear"
-        Of the eigenvalues. On a log scale the density is per decade, and zeros are told apart, in `zeros`.
+        Of the eigenvalues. On a log scale the density is per decade, and zeros are kept apart, in `zeros`.
     width : float, optional
         Standard deviation of the Gaussian kernel, in decades or in units of λ; default 0.15 decades, or 0.03 λ₁.
         Narrow kernels need many steps: n steps tell apart what is some λ₁/n from each other.
@@ -162,7 +163,7 @@ def spectral_density(
     else:
         operator.check_both("quadrature")
         samples = fixed(operator, budget)
-        rules = [_shares(operator, samples.gauss(fewer)) for fewer in (0, 1)]
+        rules = [_shares(operator, rule) for rule in (samples.radau(), samples.gauss())]
         about["steps"] = samples.steps
     axis = _Axis.of(rules[0], scale, width, points, grid, operator)
     return _density(rules, axis, operator, method, about)
@@ -216,7 +217,7 @@ class _Axis:
 
 
 def _density(rules: list[Rule], axis: _Axis, operator: Operator, method: str, about: dict[str, Any]) -> SpectralDensity:
-    """Means over probes, and error bars from their spread and from the rule with a step fewer."""
+    """Means over probes of the first rule, and error bars from their spread and from the other rule."""
     smooth = [axis.smoothed(rule) for rule in rules]
     density, cumulative = (_mean([both[i] for both in smooth]) for i in (0, 1))
     zeros = _mean([np.sum(np.where(r.nodes <= axis.cut, r.weights, 0.0), axis=1, keepdims=True) for r in rules])
