@@ -355,16 +355,23 @@ def _restarted(operator: Operator, run: GolubKahan, block: int, right_rows: int)
 
 def _capacity(operator: Operator, block: int) -> tuple[int, int]:
     """Rows of the left and of the right basis that fit, half of the memory each."""
-    half = operator.problem.memory // 2
-    left, right = half // operator.row_bytes(operator.left), half // operator.row_bytes(operator.right)
-    need = 4 * block  # images, two blocks of the basis, and a QR in the making
-    if right < need or left < 2 * need:
-        bytes_ = 2 * max(need * operator.row_bytes(operator.right), 2 * need * operator.row_bytes(operator.left))
+    if not holds(operator, block):
+        need = 8 * block * max(operator.row_bytes(operator.right), 2 * operator.row_bytes(operator.left))
         raise InvalidValueError(
             f"memory={operator.problem.memory} bytes do not hold blocks of {block} vectors; "
-            f"ask for fewer eigenvalues, or give memory={bytes_} or more"
+            f"ask for fewer eigenvalues, or give memory={need} or more"
         )
-    return int(left), int(right - 3 * block)
+    left, right = (_rows(operator, side) for side in (operator.left, operator.right))
+    return left, right - 3 * block
+
+
+def holds(operator: Operator, block: int) -> bool:
+    """Whether memory is enough: images, two blocks of the basis and a QR in the making, and room for a Krylov space."""
+    return _rows(operator, operator.right) >= 4 * block and _rows(operator, operator.left) >= 8 * block
+
+
+def _rows(operator: Operator, side: str) -> int:
+    return operator.problem.memory // 2 // operator.row_bytes(side)
 
 
 def _on_side(operator: Operator, found: Found, side: str) -> Any:

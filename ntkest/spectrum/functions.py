@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from ..estimate import Estimate
 from ..estimators import Moment
 from ..inference import Quantity
-from ..linearization import Array, InvalidTypeError, InvalidValueError, Linearization, ZeroKernelError
+from ..linearization import Array, InvalidTypeError, InvalidValueError, Linearization
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan
 from .eigen import exact, exact_passes
-from .quadrature import Function, evaluated
-from .results import estimate_of, mean_of
+from .integrands import Entropy, Integrand, Sum
+from .quadrature import Function
+from .results import estimate_of
 from .sampler import FIRST, STEPS, Budget, Samples, fixed, to_tolerance
 from .sides import ROUNDING, Operator
 
@@ -57,7 +56,7 @@ def trace_function(J: Linearization, f: Function, **keywords: Any) -> Estimate:
     """
     if not callable(f):
         raise InvalidTypeError(f"f takes a function of NumPy arrays, not {f!r}")
-    return _measure(J, _Trace("trace_function", f), **keywords)
+    return _measure(J, Sum("trace_function", f), **keywords)
 
 
 def logdet(J: Linearization, ridge: float, **keywords: Any) -> Estimate:
@@ -68,7 +67,7 @@ def logdet(J: Linearization, ridge: float, **keywords: Any) -> Estimate:
     """
     ridge = check_ridge(ridge, positive=True)
     M = math.prod(J.outputs.shape) if hasattr(J, "outputs") else 0
-    return _measure(J, _Trace("logdet", lambda x: np.log1p(x / ridge), M * math.log(ridge)), **keywords)
+    return _measure(J, Sum("logdet", lambda x: np.log1p(x / ridge), M * math.log(ridge)), **keywords)
 
 
 def entropic_rank(J: Linearization, **keywords: Any) -> Estimate:
@@ -82,79 +81,12 @@ def entropic_rank(J: Linearization, **keywords: Any) -> Estimate:
     ----------
     Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
-    return _measure(J, _Entropy(), **keywords)
-
-
-@dataclass(frozen=True)
-class _Trace:
-    """A sum of f over eigenvalues, and a constant."""
-
-    name: str
-    f: Function
-    constant: float = 0.0
-    weighted: bool = False
-
-    def exactly(self, values: np.ndarray) -> tuple[Quantity, tuple[Moment, ...]]:
-        """From all M eigenvalues."""
-        total = self.constant + float(np.sum(evaluated(self.f, values)))
-        return self._quantity(False), (Moment(np.asarray([total])),)
-
-    def sampled(self, samples: Samples) -> tuple[Quantity, tuple[Moment, ...], float]:
-        """From quadrature."""
-        operator = samples.operator
-        unseen = operator.outputs - operator.size(operator.left)  # zeros that probes do not see
-        zero = evaluated(self.f, np.zeros(1), strict=unseen > 0)[0]
-        taus = samples.gauss().integrals(self.f)
-        if math.isfinite(zero):
-            others = samples.radau().integrals(self.f)
-            taus, truncation = (taus + others) / 2, float(np.mean(np.abs(taus - others))) / 2
-        else:
-            truncation = float(np.mean(np.abs(taus - samples.gauss(fewer=1).integrals(self.f))))
-        constant = self.constant + (unseen * float(zero) if unseen else 0.0)
-        positive = bool(np.all(taus > 0)) and constant >= 0
-        return self._quantity(positive), (mean_of(taus, constant),), truncation
-
-    def _quantity(self, positive: bool) -> Quantity:
-        return Quantity(self.name, (("function", 0),), _same, power=1.0 if positive else None)
-
-
-@dataclass(frozen=True)
-class _Entropy:
-    """exp of the entropy, from Σλ log λ and Σλ."""
-
-    weighted: bool = True
-
-    def exactly(self, values: np.ndarray) -> tuple[Quantity, tuple[Moment, ...]]:
-        """From all M eigenvalues."""
-        values = values / self._whole(values)
-        logs = values * np.log(np.where(values > 0, values, 1))
-        return self._quantity(), (Moment(np.asarray([np.sum(logs)])), Moment(np.asarray([1.0])))
-
-    def sampled(self, samples: Samples) -> tuple[Quantity, tuple[Moment, ...], float]:
-        """From quadrature with weights w λ: relative to the mean, so that float32 holds all."""
-        mean = self._whole(samples.masses) / samples.count
-        masses = samples.masses / mean
-        unit = samples.operator.scale * mean
-        fine, coarse = (
-            samples.gauss(fewer).integrals(lambda x: np.log(np.maximum(x / unit, 1e-300))) / mean for fewer in (0, 1)
-        )
-        moments = (mean_of(fine), mean_of(masses))
-        ranks = [math.exp(-float(np.mean(a))) for a in (fine, coarse)]  # log of the mean mass is 0
-        return self._quantity(), moments, abs(ranks[0] - ranks[1])
-
-    def _whole(self, masses: np.ndarray) -> float:
-        total = float(np.sum(masses))
-        if total == 0:
-            raise ZeroKernelError("the kernel is zero, so its entropic rank is not defined")
-        return total
-
-    def _quantity(self) -> Quantity:
-        return Quantity("entropic_rank", (("entropy", 0), ("mass", 0)), _exp_entropy, debias="logarithm")
+    return _measure(J, Entropy(), **keywords)
 
 
 def _measure(
     J: Linearization,
-    target: _Trace | _Entropy,
+    target: Integrand,
     *,
     method: str = "auto",
     rtol: float = 0.05,
@@ -183,7 +115,9 @@ def _measure(
             samples = fixed(operator, budget)
         else:
             limit = whole if method == "auto" else math.inf
-            samples, interrupted = to_tolerance(operator, budget, lambda s: _estimate(s, target, rtol), limit)
+            samples, interrupted = to_tolerance(
+                operator, budget, lambda s: _estimate(s, target, rtol), limit, target.influence
+            )
             why = "" if samples else f"exact: the tolerance would take more than the {whole} passes of all of J"
     about = {"seed": seed, **setting_of(J), **({"interrupted": True} if interrupted else {})}
     if samples is not None:
@@ -191,7 +125,7 @@ def _measure(
     return _exactly(operator, target, rtol, why, about)
 
 
-def _exactly(operator: Operator, target: Any, rtol: float, why: str, about: dict[str, Any]) -> Estimate:
+def _exactly(operator: Operator, target: Integrand, rtol: float, why: str, about: dict[str, Any]) -> Estimate:
     """From all eigenvalues; the error bar is what moving them by rounding does."""
     found = exact(operator, operator.outputs, vectors=False)
     zero = found.sizes <= ROUNDING * operator.eps * found.largest
@@ -205,12 +139,12 @@ def _exactly(operator: Operator, target: Any, rtol: float, why: str, about: dict
 
 
 def _estimate(
-    samples: Samples, target: Any, rtol: float, why: str = "", about: dict[str, Any] | None = None
+    samples: Samples, target: Integrand, rtol: float, why: str = "", about: dict[str, Any] | None = None
 ) -> tuple[Estimate, float]:
     """The estimate, and its error from truncation."""
     operator = samples.operator
     quantity, moments, truncation = target.sampled(samples)
-    about = {**(about or {}), "steps": samples.steps, "truncation": truncation}
+    about = {**(about or {}), "steps": samples.steps, "truncation": truncation, "deflated": samples.deflated}
     keywords = {"method": "quadrature", "rtol": rtol, "why": why, "about": about}
     return estimate_of(operator, quantity, moments, truncation, **keywords), truncation
 
@@ -227,13 +161,3 @@ def check_ridge(ridge: Any, positive: bool) -> float:
 
 def _value(quantity: Quantity, moments: tuple[Moment, ...]) -> Array:
     return quantity.formula(*(m.value for m in moments))[0]
-
-
-def _same(x: Array) -> Array:
-    return x
-
-
-def _exp_entropy(logs: Array, mass: Array) -> Array:
-    """exp(log b - a/b) with a = Σλ log λ and b = Σλ."""
-    xp = array_namespace(mass)
-    return xp.exp(xp.log(mass) - logs / mass)

@@ -79,7 +79,8 @@ def evaluated(f: Function, values: np.ndarray, strict: bool = True) -> np.ndarra
 class LockStep:
     """Golub–Kahan runs from m vectors on the left, all at the same step; `advance` costs m passes each way."""
 
-    def __init__(self, operator: Operator, start: Blocks) -> None:
+    def __init__(self, operator: Operator, start: Blocks, largest: float = 0.0) -> None:
+        """With `largest`, σ₁ of the operator where it is known: start vectors may have nothing of it."""
         self.operator = operator
         self.basis: list[Blocks] = []
         self._alphas: list[Array] = []
@@ -88,7 +89,8 @@ class LockStep:
         self.masses = host(norms) ** 2
         """(m,): ‖ω‖²."""
         self._scale = norms * 0.0
-        self._u, self._mass = operator.compiled(_normalised, 0.0)(start, self._scale)
+        self._u, _ = operator.compiled(_normalised, 0.0)(start, self._scale)
+        self._scale = self._scale + largest
         self._v: Blocks | None = None
 
     @property

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..estimate import Estimate
-from ..linearization import InvalidTypeError, InvalidValueError
+from ..linearization import InvalidTypeError, InvalidValueError, number
 from ..sampling import Plan, reporter
-from .quadrature import LockStep, Rule, gauss, radau, scaled
+from .deflation import RESIDUAL, Leaders, leaders, worthwhile
+from .quadrature import Function, LockStep, Rule, gauss, radau, scaled
 from .sides import Operator
 
 FIRST = 16
@@ -34,6 +35,9 @@ MOST_STEPS = 100
 SHARE = 0.1
 """The share of the tolerance that truncation may take."""
 
+SPREAD = 0.2
+"""The share of the error that truncation may take in a pilot, which is to see what the spread comes from."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -46,6 +50,21 @@ class Samples:
     """(m, n): β_2 … β_{n+1}."""
     masses: np.ndarray
     """(m,)"""
+    leaders: Leaders | None = None
+    """Vectors that probes have no component along."""
+
+    @property
+    def known(self) -> Samples | None:
+        """The leaders as samples of their own, of one step and mass one."""
+        if self.leaders is None:
+            return None
+        alphas, betas = self.leaders.alphas, self.leaders.betas
+        return Samples(self.operator, alphas, betas, np.ones(len(alphas)))
+
+    @property
+    def deflated(self) -> int:
+        """The number of leaders."""
+        return 0 if self.leaders is None else len(self.leaders.alphas)
 
     @property
     def count(self) -> int:
@@ -69,11 +88,15 @@ class Samples:
     def and_more(self, more: Samples) -> Samples:
         """With further probes of as many steps."""
         pairs = ((getattr(self, name), getattr(more, name)) for name in ("alphas", "betas", "masses"))
-        return Samples(self.operator, *(np.concatenate(pair, axis=0) for pair in pairs))
+        alphas, betas, masses = (np.concatenate(pair, axis=0) for pair in pairs)
+        return Samples(self.operator, alphas, betas, masses, self.leaders)
 
 
 Assess = Callable[[Samples], tuple[Estimate, float]]
 """The estimate from samples, and its error from truncation."""
+
+Influence = Callable[["Samples"], Function | None]
+"""What one eigenvalue adds to the quantity; None where leading ones cannot be taken out."""
 
 
 @dataclass(frozen=True)
@@ -102,21 +125,27 @@ class Budget:
         return operator.step_passes() - operator.push_passes() if self.weighted else 0
 
 
-def draw(operator: Operator, budget: Budget, start: int, stop: int) -> LockStep:
+def draw(operator: Operator, budget: Budget, start: int, stop: int, known: Leaders | None) -> LockStep:
     """Runs from probes start … stop-1, before their first step."""
-    if not budget.weighted:
-        return LockStep(operator, operator.signs(operator.left, budget.plan.seed, start, stop))
-    return LockStep(operator, operator.pull(operator.signs(operator.right, budget.plan.seed, start, stop)))
+    if budget.weighted:
+        rows = operator.pull(operator.signs(operator.right, budget.plan.seed, start, stop))
+    else:
+        rows = operator.signs(operator.left, budget.plan.seed, start, stop)
+    return (
+        LockStep(operator, rows) if known is None else LockStep(operator, known.without(operator, rows), known.largest)
+    )
 
 
-def samples_of(operator: Operator, budget: Budget, start: int, stop: int, steps: int) -> Samples:
+def samples_of(
+    operator: Operator, budget: Budget, start: int, stop: int, steps: int, known: Leaders | None = None
+) -> Samples:
     """Probes start … stop-1 with a number of steps, as many at once as fit in the memory budget."""
     most, found = at_once(operator, steps), None
     for first in range(start, stop, most):
-        runs = draw(operator, budget, first, min(first + most, stop))
+        runs = draw(operator, budget, first, min(first + most, stop), known)
         for _ in range(steps):
             runs.advance()
-        more = _so_far(operator, runs)
+        more = _so_far(operator, runs, known)
         found = more if found is None else found.and_more(more)
     assert found is not None
     return found
@@ -148,52 +177,103 @@ def fixed(operator: Operator, budget: Budget) -> Samples:
     return samples_of(operator, budget, 0, count, steps)
 
 
-def to_tolerance(operator: Operator, budget: Budget, assess: Assess, exact: float) -> tuple[Samples | None, bool]:
-    """Samples until ``rtol=`` is met or ``max_passes=`` are spent; None where all of J (`exact` passes) costs less."""
+def to_tolerance(
+    operator: Operator, budget: Budget, assess: Assess, exact: float, influence: Influence
+) -> tuple[Samples | None, bool]:
+    """Samples until ``rtol=`` is met or ``max_passes=`` are spent; None where all of J (`exact` passes) costs less.
+
+    Also whether an interrupt cut it short. If the first batch says that leading eigenvectors make most of the variance,
+    they are found and taken out of the probes, and it starts anew.
+    """
     plan, report = budget.plan, reporter(budget.plan.progress)
-    found = _first(operator, budget, assess)
+    runs = _first(operator, budget, None)
+    found = _stepped(operator, budget, assess, runs, None, SPREAD)
+    count, cost = _to_take_out(operator, budget, assess, found, influence)
+    left = plan.max_passes - operator.problem.passes
+    if exact <= min(left, cost):
+        return None, False
+    known = None
+    if count:
+        residual = min(RESIDUAL, math.sqrt(SHARE * plan.rtol))
+        known = leaders(operator, count, residual, int(min(left // 2, exact)), plan.seed)
+    if known is not None:
+        runs = _first(operator, budget, known)
+    found = _stepped(operator, budget, assess, runs, known, 0.0)
     while True:
-        estimate, _ = assess(found)
-        excess = estimate.half_width / max(plan.rtol * abs(float(estimate)), 1e-300)
+        excess = _excess(assess(found)[0], plan.rtol)
         each, have = budget.cost(operator, found.steps), found.count
-        if excess <= 1:
-            report(operator.problem.passes, operator.problem.passes)
-            return found, False
-        need = math.ceil(1.05 * have * min(excess, 1e3) ** 2) - have
+        need = math.ceil(1.05 * have * excess**2) - have if excess > 1 else 0
         left = plan.max_passes - operator.problem.passes
-        if exact <= min(left, need * each):
+        if need and exact <= min(left, need * each):
             return None, False
         more = min(need, have, left // each)
-        report(operator.problem.passes, min(plan.max_passes, operator.problem.passes + need * each))
+        expected = operator.problem.passes + need * each
+        report(operator.problem.passes, min(plan.max_passes, expected) if more > 0 else operator.problem.passes)
         if more < 1:
             return found, False
         try:
-            found = found.and_more(samples_of(operator, budget, have, have + more, found.steps))
+            found = found.and_more(samples_of(operator, budget, have, have + more, found.steps, known))
         except KeyboardInterrupt:
             return found, True
 
 
-def _first(operator: Operator, budget: Budget, assess: Assess) -> Samples:
-    """The first batch, which finds out how many steps the function needs."""
-    plan, most = budget.plan, min(budget.steps or MOST_STEPS, operator.space(operator.left))
-    few = min(most, budget.steps or FEWEST_STEPS)
-    count = min(FIRST, at_once(operator, most), plan.max_passes // budget.cost(operator, few))
+def _excess(estimate: Estimate, rtol: float) -> float:
+    """How many times too wide the interval is."""
+    return min(estimate.half_width / max(rtol * abs(float(estimate)), 1e-300), 1e9)
+
+
+def _to_take_out(
+    operator: Operator, budget: Budget, assess: Assess, found: Samples, influence: Influence
+) -> tuple[int, float]:
+    """How many leading vectors save passes, and about how many passes are then to come."""
+    excess, change = _excess(assess(found)[0], budget.plan.rtol), influence(found)
+    if excess <= 1:
+        return 0, 0.0
+    probes, each = found.count * excess**2, budget.cost(operator, found.steps)
+    if change is None:
+        return 0, probes * each
+    return worthwhile(operator, found.gauss(), budget.weighted, change, probes, each)
+
+
+def _first(operator: Operator, budget: Budget, known: Leaders | None) -> LockStep:
+    """The first batch of runs, with as many steps as an estimate takes at the least."""
+    most = _most(operator, budget)
+    few, left = min(most, budget.steps or FEWEST_STEPS), budget.plan.max_passes - operator.problem.passes
+    count = min(FIRST, at_once(operator, most), left // budget.cost(operator, few))
     if count < 2:
         raise InvalidValueError(
-            f"max_passes={plan.max_passes} is too few: two probes of {few} steps, for a value with an error bar, take "
-            f"{2 * budget.cost(operator, few)}"
+            f"max_passes={budget.plan.max_passes} is too few: two probes of {few} steps, for a value with an error "
+            f"bar, take {2 * budget.cost(operator, few)}"
         )
-    runs, limit = draw(operator, budget, 0, count), plan.max_passes // (1 if budget.steps else 2)
-    while runs.steps < few or operator.problem.passes + count * operator.step_passes() <= limit:
+    runs = draw(operator, budget, 0, count, known)
+    for _ in range(few):
         runs.advance()
-        if runs.steps == most:
+    return runs
+
+
+def _stepped(
+    operator: Operator, budget: Budget, assess: Assess, runs: LockStep, known: Leaders | None, spread: float
+) -> Samples:
+    """Samples after the steps that the tolerance asks for, or that half of the passes left pay for.
+
+    With `spread`, fewer: until truncation is that share of the error from the spread over probes.
+    """
+    plan, count = budget.plan, len(runs.masses)
+    limit = (plan.max_passes + operator.problem.passes) // 2
+    found = _so_far(operator, runs, known)
+    while budget.steps is None and runs.steps < _most(operator, budget):
+        estimate, truncation = assess(found)
+        enough = max(SHARE * plan.rtol * abs(float(estimate)), spread * number(estimate.std_error))
+        if truncation <= enough or operator.problem.passes + count * operator.step_passes() > limit:
             break
-        if budget.steps is None and runs.steps >= few:
-            estimate, truncation = assess(_so_far(operator, runs))
-            if truncation <= SHARE * plan.rtol * abs(float(estimate)):
-                break
-    return _so_far(operator, runs)
+        runs.advance()
+        found = _so_far(operator, runs, known)
+    return found
 
 
-def _so_far(operator: Operator, runs: LockStep) -> Samples:
-    return Samples(operator, *runs.coefficients(), runs.masses)
+def _most(operator: Operator, budget: Budget) -> int:
+    return min(budget.steps or MOST_STEPS, operator.space(operator.left))
+
+
+def _so_far(operator: Operator, runs: LockStep, known: Leaders | None) -> Samples:
+    return Samples(operator, *runs.coefficients(), runs.masses, known)
