@@ -6,10 +6,14 @@ one. Vectors are rows throughout, so a basis Q stands for the matrix with orthon
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 
 from ..linearization import Array, Blocks, accumulator
 from ..tangents import Gram
+
+MOST_SLICES = 32
+"""Of columns of a block."""
 
 
 def combine(xp: ModuleType, coefficients: Array, rows: Blocks) -> Blocks:
@@ -51,3 +55,34 @@ def factor(xp: ModuleType, rows: Blocks) -> tuple[Blocks, Array]:
         columns.append((q @ xp.astype(top[start:stop, :], q.dtype, copy=False)).T)
         start = stop
     return tuple(columns), r.T
+
+
+def triangle(xp: ModuleType, rows: Blocks) -> Array:
+    """F (k, m), m ≤ k, with rows = F Q for an orthonormal Q that is not made: by QR of a slice of columns at a time."""
+    wide = accumulator(xp, rows[0])
+    upper: Array = None  # (m, k), in the accumulator's dtype
+    for part in _slices(rows):
+        tall = xp.astype(part.T, wide, copy=False)
+        stack = tall if upper is None else xp.concat([upper, tall], axis=0)
+        upper = xp.linalg.qr(stack, mode="reduced")[1]
+    return upper.T
+
+
+def wide_gram(xp: ModuleType, rows: Blocks) -> Array:
+    """Inner products (k, k), multiplied and added in the accumulator's dtype, a slice of columns at a time."""
+    wide = accumulator(xp, rows[0])
+    total: Array = None
+    for part in _slices(rows):
+        part = xp.astype(part, wide, copy=False)
+        product = part @ part.T
+        total = product if total is None else total + product
+    return total
+
+
+def _slices(rows: Blocks) -> Iterator[Array]:
+    """At most `MOST_SLICES` of each block, at least four times as wide as there are rows."""
+    for block in rows:
+        k, size = block.shape
+        width = max(4 * k, -(-size // MOST_SLICES))
+        for start in range(0, size, width):
+            yield block[:, start : min(start + width, size)]

@@ -16,13 +16,14 @@ from ..linearization import (
     Linearization,
     NonFiniteError,
     UnsupportedModeError,
+    accumulator,
     beside,
     leading,
 )
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan, reporter
-from .blocks import factor, join
+from .blocks import factor, join, triangle, wide_gram
 from .golub_kahan import GolubKahan, Ritz, orthonormal
 from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator, host
 
@@ -228,41 +229,67 @@ def exact_passes(operator: Operator) -> int:
 
 
 def exact_fits(operator: Operator) -> bool:
-    """Whether memory holds all images and their QR."""
-    return 3 * operator.size(operator.left) * operator.row_bytes(operator.right) <= operator.problem.memory
+    """Whether memory holds all images, and slices of them in the making of a QR."""
+    need = operator.size(operator.left) * (operator.row_bytes(operator.right) + 2 * operator.row_bytes(operator.left))
+    return 1.1 * need <= operator.problem.memory
 
 
 def exact(operator: Operator, k: int, vectors: bool = True) -> Found:
-    """All of J: its singular values by a QR of the images of unit vectors."""
+    """All of J: singular values from the images of unit vectors.
+
+    Of float32 images the Gram matrix in float64 loses nothing; else a QR of them takes its place. Where they do not fit
+    in memory, K is made some rows at a time, and eigenvalues are right to rounding of the largest only.
+    """
     count = operator.size(operator.left)
     if not operator.rank:
         return Found(np.zeros(k), np.zeros(k), None, 0.0)
+    error = 0.0
     if exact_fits(operator):
         images = operator.push(operator.units(0, count))
-        small = operator.compiled(factor)(images)[1]  # J is small times orthonormal rows
-        left, sizes = _decomposed(operator, small, vectors)
-        values, error = host(sizes[:k]), 0.0
+        total = operator.xp.finfo(accumulator(operator.xp, images[0])).eps
+        if float(total) < operator.eps**1.5:
+            left, values = _of_square(operator, wide_gram(operator.xp, images), k, vectors)
+        else:
+            left, values = _of_factor(operator, triangle(operator.xp, images), k, vectors)
     else:
         if not operator.both:
             raise InvalidValueError(
                 f"memory={operator.problem.memory} does not hold the {count} images that this model, which has "
                 f"{sorted(operator.linearization.modes)} only, must be asked for; raise memory="
             )
-        left, squares = _decomposed(operator, _gram(operator, count), vectors)
-        values = host(squares[:k]) ** 0.5
+        left, values = _of_square(operator, _gram(operator, count), k, vectors)
         error = ROUNDING * operator.eps * float(values[0]) ** 2
-    rows = None if left is None else operator.split(left[:, : len(values)].T)
+    rows = None if left is None else operator.split(left.T)
     return Found(np.pad(values, (0, k - len(values))), np.full(k, error), rows, float(values[0]))
 
 
-def _decomposed(operator: Operator, matrix: Array, vectors: bool) -> tuple[Array | None, Array]:
-    """Left singular vectors, if wanted, and singular values."""
+def _of_factor(operator: Operator, matrix: Array, k: int, vectors: bool) -> tuple[Array | None, np.ndarray]:
+    """Left singular vectors as columns, if wanted, and singular values of a matrix, at most k."""
     xp = operator.xp
-    host(xp.max(xp.abs(matrix)))  # refuses what is not finite, where a decomposition fails with its own words
+    _check_finite(operator, matrix)
     if not vectors:
-        return None, xp.linalg.svdvals(matrix)
+        return None, host(xp.linalg.svdvals(matrix))[:k]
     left, sizes, _ = xp.linalg.svd(matrix, full_matrices=False)
-    return left, sizes
+    return left[:, : min(k, left.shape[1])], host(sizes)[:k]
+
+
+def _of_square(operator: Operator, square: Array, k: int, vectors: bool) -> tuple[Array | None, np.ndarray]:
+    """The same of a matrix whose square, with its transpose, is given."""
+    xp = operator.xp
+    _check_finite(operator, square)
+    k = min(k, square.shape[0])
+    left = None
+    if vectors:
+        squares, found = xp.linalg.eigh(square)
+        left = xp.flip(found, axis=1)[:, :k]
+    else:
+        squares = xp.linalg.eigvalsh(square)
+    return left, np.sqrt(np.maximum(host(xp.flip(squares, axis=0)[:k]), 0.0))
+
+
+def _check_finite(operator: Operator, matrix: Array) -> None:
+    """Decompositions refuse what is not finite with a framework's own words."""
+    host(operator.xp.max(operator.xp.abs(matrix)))
 
 
 def _gram(operator: Operator, count: int) -> Any:
@@ -303,8 +330,8 @@ def iterate(
 
     Where the basis outgrows memory, a new run starts from its leading vectors.
     """
-    left_rows, right_rows = _capacity(operator, block)
-    run = GolubKahan(operator, start_block(operator, block, seed), right_rows)
+    left_rows = _capacity(operator, block)
+    run = GolubKahan(operator, start_block(operator, block, seed))
     while True:
         cost = run.block * operator.step_passes()
         if operator.problem.passes + cost > max_passes:
@@ -325,7 +352,7 @@ def iterate(
         report(operator.problem.passes, max_passes)
         can_go_on = operator.problem.passes + (block + run.block) * operator.step_passes() <= max_passes
         if run.size + 2 * run.block > left_rows and can_go_on:
-            run = _restarted(operator, run, block, right_rows)
+            run = _restarted(operator, run, block)
 
 
 def start_block(operator: Operator, block: int, seed: int) -> Blocks:
@@ -343,26 +370,25 @@ def done(operator: Operator, ritz: Ritz, k: int, tol: float) -> bool:
     return bool(np.all((residuals <= np.maximum(tol * sizes**2, noise * sizes)) | (sizes <= noise)))
 
 
-def _restarted(operator: Operator, run: GolubKahan, block: int, right_rows: int) -> GolubKahan:
+def _restarted(operator: Operator, run: GolubKahan, block: int) -> GolubKahan:
     """A new run from the leading left vectors and the block that comes next: a thick restart."""
     assert run.following is not None
     ritz = run.ritz()
     leaders = run.vectors(ritz.left[:, :block])
     start = join(operator.xp, leaders, run.following)
     ortho, _ = operator.compiled(factor)(start)
-    return GolubKahan(operator, ortho, right_rows)
+    return GolubKahan(operator, ortho)
 
 
-def _capacity(operator: Operator, block: int) -> tuple[int, int]:
-    """Rows of the left and of the right basis that fit, half of the memory each."""
+def _capacity(operator: Operator, block: int) -> int:
+    """Rows of the left basis that fit in half of the memory; the other half is for images."""
     if not holds(operator, block):
         need = 8 * block * max(operator.row_bytes(operator.right), 2 * operator.row_bytes(operator.left))
         raise InvalidValueError(
             f"memory={operator.problem.memory} bytes do not hold blocks of {block} vectors; "
             f"ask for fewer eigenvalues, or give memory={need} or more"
         )
-    left, right = (_rows(operator, side) for side in (operator.left, operator.right))
-    return left, right - 3 * block
+    return _rows(operator, operator.left)
 
 
 def holds(operator: Operator, block: int) -> bool:

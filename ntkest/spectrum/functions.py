@@ -37,6 +37,7 @@ def trace_function(J: Linearization, f: Function, **keywords: Any) -> Estimate:
         rtol, passes, max_passes, seed, centered, memory, chunk, progress : as in `ntkest.quantities`.
         method : "auto", "exact" (all eigenvalues) or "quadrature" (stochastic Lanczos quadrature).
         steps : Lanczos steps a probe; by default as many as the tolerance asks for.
+        To meet rtol, leading eigenvectors are taken out of the probes where that saves passes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Block Golub–Kahan bidiagonalisation, with full reorthogonalisation on the left and deflation.
+"""Block Golub–Kahan bidiagonalisation, reorthogonalised on the left, with deflation.
 
 From orthonormal rows Q₁ on the left, alternately
 
@@ -8,6 +8,8 @@ From orthonormal rows Q₁ on the left, alternately
 so that Jᵀ Q = B V with B lower block bidiagonal. Its singular values are Ritz values of J: their squares err by
 ε·σ₁σ_i, where Lanczos on K errs by ε·σ₁². Directions that are new to rounding only are dropped, so the space may end
 early: then it is invariant and the values are exact. A block of b rows finds eigenvalues of multiplicity up to b.
+Of the right basis the last block is kept: that the left one is orthonormal is enough for B to be right, as measured
+in float32 on spectra that fall by twelve orders of magnitude.
 
 Reference: Golub, Luk, Overton, "A block Lanczos method for computing the singular values and corresponding singular
 vectors of a matrix", ACM TOMS 1981; Simon and Zha, "Low-rank matrix approximation using the Lanczos bidiagonalization
@@ -24,6 +26,9 @@ from ..linearization import Blocks, beside, leading
 from .blocks import combine, deflate, factor, subtract
 from .sides import ROUNDING, Operator, host
 
+CANCELLED = 0.1
+"""Below this share of σ₁ the smallest of new directions counts as a difference of large numbers."""
+
 
 @dataclass(frozen=True)
 class Ritz:
@@ -38,13 +43,13 @@ class Ritz:
 
 
 class GolubKahan:
-    """A left basis, the last blocks of the right one, and B between them; `advance` adds a block to each."""
+    """A left basis, the last block of the right one, and B between them; `advance` adds a block to each."""
 
-    def __init__(self, operator: Operator, start: Blocks, right_rows: int) -> None:
+    def __init__(self, operator: Operator, start: Blocks) -> None:
         self.operator = operator
         self.left: list[Blocks] = [start]
         self.right: list[Blocks] = []
-        self.right_rows = right_rows
+        """Its last block, if there is one."""
         self.matrix = np.zeros((0, 0))
         self.coupling = np.zeros((leading(start), 0))
         """A of the block of the left basis that comes next, (b, columns of V's last block)."""
@@ -69,7 +74,7 @@ class GolubKahan:
         images = self.operator.push(q)
         if self.coupling.shape[1]:
             images = self._apply(subtract, images, self._small(self.coupling, images), self.right[-1])
-        v, diagonal = self._new(images, self.right, self.operator.space(self.operator.right))
+        v, diagonal = self._new(images, self.right, leading(images))
         new = diagonal.shape[1]
         matrix = np.zeros((self.size + count, self.matrix.shape[1] + new))
         matrix[: self.size, : self.matrix.shape[1]] = self.matrix
@@ -79,9 +84,12 @@ class GolubKahan:
         if v is not None:
             back = self.operator.pull(v)
             back = self._apply(subtract, back, self._small(diagonal.T, back), q)
-            following, factors = self._new(back, self.left, self.operator.space(self.operator.left))
+            for _ in range(2):
+                back = self._deflated(back, self.left)
+            room = self.operator.space(self.operator.left) - sum(map(leading, self.left))
+            following, factors = self._new(back, self.left, room)
             coupling = factors.T
-            self.right = self._kept([*self.right, v])
+            self.right = [v]
         self.matrix, self.coupling, self.following = matrix, coupling, following
         if following is not None:
             self.left.append(following)
@@ -110,33 +118,28 @@ class GolubKahan:
         assert total is not None
         return total
 
-    def _new(self, rows: Blocks, basis: list[Blocks], space: int) -> tuple[Blocks | None, np.ndarray]:
-        """An orthonormal basis of what `rows` add to a basis, None if nothing, and rows as its combinations."""
-        for _ in range(2):
-            rows = self._deflated(rows, basis)
+    def _new(self, rows: Blocks, basis: list[Blocks], room: int) -> tuple[Blocks | None, np.ndarray]:
+        """An orthonormal basis of rows without components along `basis`, None if they are nothing, and their factors.
+
+        At most `room` vectors. Where rows are nearly dependent, QR blows up rounding errors that have components
+        along the basis, so that these are taken away once more.
+        """
         count = leading(rows)
-        room = min(count, space - sum(map(leading, basis)))
         if room <= 0:
             return None, np.zeros((count, 0))
-        ortho, factors = orthonormal(self.operator, rows, self.largest, room)
+        ortho, factors = orthonormal(self.operator, rows, self.largest, min(room, count))
         if ortho is None:
             return None, factors
-        ortho = self._deflated(ortho, basis)  # what QR blew up from rounding errors is not orthogonal yet
-        ortho, again = self.operator.compiled(factor)(ortho)
-        factors = factors @ host(again)
         self.largest = max(self.largest, float(np.linalg.norm(factors, 2)))
+        if basis and np.linalg.norm(factors, -2) < CANCELLED * self.largest:
+            ortho, again = self.operator.compiled(factor)(self._deflated(ortho, basis))
+            factors = factors @ host(again)
         return ortho, factors
 
     def _deflated(self, rows: Blocks, basis: list[Blocks]) -> Blocks:
         for block in basis:
             rows = self._apply(deflate, rows, block)
         return rows
-
-    def _kept(self, blocks: list[Blocks]) -> list[Blocks]:
-        """The last blocks of the right basis that fit; one is all that the recurrence needs."""
-        while len(blocks) > 1 and sum(map(leading, blocks)) > self.right_rows:
-            blocks = blocks[1:]
-        return blocks
 
     def _small(self, numbers: np.ndarray, like: Blocks) -> object:
         return beside(self.operator.xp, numbers, like[0])
