@@ -6,7 +6,7 @@ import pytest
 
 import ntkest
 from ntkest.dense import DenseLinearization
-from ntkest.spectrum.eigen import iterate, start_block
+from ntkest.spectrum.krylov import iterate, start_block
 from ntkest.spectrum.sides import Operator
 from tests import oracle
 

@@ -1,8 +1,9 @@
 """The spectrum of K = J Jᵀ: eigenvalues, their density, and traces of functions of K.
 
 Read in this order: `sides` (J between its smaller and its larger side), `blocks` and `golub_kahan` (bidiagonalisation
-with blocks), `eigen`; `quadrature` (bidiagonalisation from many probes at once), `deflation` (without the
-leading vectors), `sampler` (how many), `integrands` and `functions`, `density`; `ratios`.
+with blocks), `krylov` (steps until it has converged), `whole` (all of J), `eigen`; `quadrature` (bidiagonalisation from
+many probes at once), `deflation` (without the leading vectors), `sampler` (how many), `integrands` and `functions`,
+`density`; `ratios`.
 """
 
 from .density import SpectralDensity, spectral_density

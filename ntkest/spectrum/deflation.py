@@ -19,7 +19,7 @@ import numpy as np
 
 from ..linearization import Blocks
 from .blocks import deflate
-from .eigen import block_size, holds, iterate
+from .krylov import block_size, holds, iterate
 from .quadrature import Function, Rule
 from .sides import ROUNDING, Operator
 

@@ -13,11 +13,11 @@ from ..linearization import InvalidTypeError, InvalidValueError, Linearization, 
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan
-from .eigen import exact, exact_passes
 from .quadrature import Rule
 from .results import costs
 from .sampler import Budget, fixed
 from .sides import ROUNDING, Operator
+from .whole import exact, exact_passes
 
 STEPS = 30
 """Steps of each run, where the budget is enough for ten probes of so many."""

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..linearization import (
-    Array,
-    Blocks,
     InvalidTypeError,
     InvalidValueError,
     Linearization,
     NonFiniteError,
     UnsupportedModeError,
-    accumulator,
     beside,
     leading,
 )
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan, reporter
-from .blocks import factor, join, triangle, wide_gram
-from .golub_kahan import GolubKahan, Ritz, orthonormal
-from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator, host
+from .blocks import join
+from .krylov import block_size, krylov
+from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator
+from .whole import Found, exact, exact_passes
 
 METHODS = ("auto", "exact", "krylov")
-
-Report = Callable[[int, int], None]
-"""Told of passes spent and expected."""
 
 STEPS = 4
 """Block steps that a Krylov space is expected to take; if all of J costs no more, all of J is taken."""
@@ -185,27 +180,6 @@ def eigenvalues(
     return _result(operator, found, rows, chosen, tol, seed)
 
 
-@dataclass(frozen=True)
-class Found:
-    """Singular values of the scaled operator, and vectors on the left."""
-
-    sizes: np.ndarray
-    """(k,): singular values."""
-    residuals: np.ndarray
-    """(k,): of their squares, without rounding."""
-    rows: Blocks | None
-    """Left singular vectors; None if the operator has none."""
-    largest: float
-    finished: bool = True
-    """Whether nothing is left to be done: the values have converged, or the user has interrupted."""
-    interrupted: bool = False
-
-
-def block_size(operator: Operator, k: int) -> int:
-    """A quarter and two more than k: the space converges at the gap behind the block."""
-    return min(k + k // 4 + 2, operator.space(operator.left))
-
-
 def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
     """The method that costs less, if it is left open."""
     if method == "krylov":
@@ -220,184 +194,6 @@ def choose(operator: Operator, method: str, block: int, max_passes: int) -> str:
         )
     cheap = cost <= min(max_passes, STEPS * block * operator.step_passes())
     return "exact" if cheap or not operator.both else "krylov"
-
-
-def exact_passes(operator: Operator) -> int:
-    """AD passes for all of J, or of K where the images do not fit in memory together."""
-    each = operator.push_passes() if exact_fits(operator) else operator.step_passes()
-    return operator.size(operator.left) * each
-
-
-def exact_fits(operator: Operator) -> bool:
-    """Whether memory holds all images, and slices of them in the making of a QR."""
-    need = operator.size(operator.left) * (operator.row_bytes(operator.right) + 2 * operator.row_bytes(operator.left))
-    return 1.1 * need <= operator.problem.memory
-
-
-def exact(operator: Operator, k: int, vectors: bool = True) -> Found:
-    """All of J: singular values from the images of unit vectors.
-
-    Of float32 images the Gram matrix in float64 loses nothing; else a QR of them takes its place. Where they do not fit
-    in memory, K is made some rows at a time, and eigenvalues are right to rounding of the largest only.
-    """
-    count = operator.size(operator.left)
-    if not operator.rank:
-        return Found(np.zeros(k), np.zeros(k), None, 0.0)
-    error = 0.0
-    if exact_fits(operator):
-        images = operator.push(operator.units(0, count))
-        total = operator.xp.finfo(accumulator(operator.xp, images[0])).eps
-        if float(total) < operator.eps**1.5:
-            left, values = _of_square(operator, wide_gram(operator.xp, images), k, vectors)
-        else:
-            left, values = _of_factor(operator, triangle(operator.xp, images), k, vectors)
-    else:
-        if not operator.both:
-            raise InvalidValueError(
-                f"memory={operator.problem.memory} does not hold the {count} images that this model, which has "
-                f"{sorted(operator.linearization.modes)} only, must be asked for; raise memory="
-            )
-        left, values = _of_square(operator, _gram(operator, count), k, vectors)
-        error = ROUNDING * operator.eps * float(values[0]) ** 2
-    rows = None if left is None else operator.split(left.T)
-    return Found(np.pad(values, (0, k - len(values))), np.full(k, error), rows, float(values[0]))
-
-
-def _of_factor(operator: Operator, matrix: Array, k: int, vectors: bool) -> tuple[Array | None, np.ndarray]:
-    """Left singular vectors as columns, if wanted, and singular values of a matrix, at most k."""
-    xp = operator.xp
-    _check_finite(operator, matrix)
-    if not vectors:
-        return None, host(xp.linalg.svdvals(matrix))[:k]
-    left, sizes, _ = xp.linalg.svd(matrix, full_matrices=False)
-    return left[:, : min(k, left.shape[1])], host(sizes)[:k]
-
-
-def _of_square(operator: Operator, square: Array, k: int, vectors: bool) -> tuple[Array | None, np.ndarray]:
-    """The same of a matrix whose square, with its transpose, is given."""
-    xp = operator.xp
-    _check_finite(operator, square)
-    k = min(k, square.shape[0])
-    left = None
-    if vectors:
-        squares, found = xp.linalg.eigh(square)
-        left = xp.flip(found, axis=1)[:, :k]
-    else:
-        squares = xp.linalg.eigvalsh(square)
-    return left, np.sqrt(np.maximum(host(xp.flip(squares, axis=0)[:k]), 0.0))
-
-
-def _check_finite(operator: Operator, matrix: Array) -> None:
-    """Decompositions refuse what is not finite with a framework's own words."""
-    host(operator.xp.max(operator.xp.abs(matrix)))
-
-
-def _gram(operator: Operator, count: int) -> Any:
-    """The operator's square, some rows at a time."""
-    xp = operator.xp
-    most = max(1, operator.problem.memory // (4 * operator.row_bytes(operator.right)))
-    pieces = []
-    for start in range(0, count, most):
-        rows = operator.pull(operator.push(operator.units(start, min(start + most, count))))
-        pieces.append(rows[0] if len(rows) == 1 else xp.concat([xp.astype(b, rows[0].dtype) for b in rows], axis=1))
-    square = xp.concat(pieces, axis=0)
-    return (square + square.T) / 2
-
-
-def krylov(operator: Operator, k: int, block: int, tol: float, max_passes: int, seed: int, report: Report) -> Found:
-    """Block steps until the k largest have converged."""
-    if not operator.rank:
-        return Found(np.zeros(k), np.zeros(k), None, 0.0)
-    run, finished, interrupted = iterate(
-        operator, block, lambda run: done(operator, run.ritz(), k, tol), max_passes, seed, report
-    )
-    ritz = run.ritz()
-    count = min(k, run.size)
-    sizes, residuals = (np.pad(a[:count], (0, k - count)) for a in (ritz.values, ritz.residuals))
-    rows = run.vectors(ritz.left[:, :count])
-    return Found(sizes, residuals, rows, float(sizes[0]), finished, interrupted)
-
-
-def iterate(
-    operator: Operator,
-    block: int,
-    stop: Callable[[GolubKahan], bool],
-    max_passes: int,
-    seed: int,
-    report: Report,
-) -> tuple[GolubKahan, bool, bool]:
-    """Block steps until `stop` says so or the space is invariant; whether that was reached, or was interrupted.
-
-    Where the basis outgrows memory, a new run starts from its leading vectors.
-    """
-    left_rows = _capacity(operator, block)
-    run = GolubKahan(operator, start_block(operator, block, seed))
-    while True:
-        cost = run.block * operator.step_passes()
-        if operator.problem.passes + cost > max_passes:
-            if not run.size:
-                raise InvalidValueError(
-                    f"max_passes={max_passes} is too few: the next step, with {run.block} vectors, takes {cost}"
-                )
-            return run, False, False
-        try:
-            run.advance()
-        except KeyboardInterrupt:
-            if not run.size:
-                raise
-            return run, True, True
-        if run.following is None or stop(run):
-            report(operator.problem.passes, operator.problem.passes)
-            return run, True, False
-        report(operator.problem.passes, max_passes)
-        can_go_on = operator.problem.passes + (block + run.block) * operator.step_passes() <= max_passes
-        if run.size + 2 * run.block > left_rows and can_go_on:
-            run = _restarted(operator, run, block)
-
-
-def start_block(operator: Operator, block: int, seed: int) -> Blocks:
-    """Orthonormal rows from signs."""
-    rows = operator.centred(operator.left, operator.signs(operator.left, seed, 0, block, sketch=True))
-    start, _ = orthonormal(operator, rows, 0.0, block)
-    assert start is not None
-    return start
-
-
-def done(operator: Operator, ritz: Ritz, k: int, tol: float) -> bool:
-    """Whether each of the k largest has a small residual, or is zero to rounding."""
-    sizes, residuals = ritz.values[:k], ritz.residuals[:k]
-    noise = ROUNDING * operator.eps * ritz.values[0]
-    return bool(np.all((residuals <= np.maximum(tol * sizes**2, noise * sizes)) | (sizes <= noise)))
-
-
-def _restarted(operator: Operator, run: GolubKahan, block: int) -> GolubKahan:
-    """A new run from the leading left vectors and the block that comes next: a thick restart."""
-    assert run.following is not None
-    ritz = run.ritz()
-    leaders = run.vectors(ritz.left[:, :block])
-    start = join(operator.xp, leaders, run.following)
-    ortho, _ = operator.compiled(factor)(start)
-    return GolubKahan(operator, ortho)
-
-
-def _capacity(operator: Operator, block: int) -> int:
-    """Rows of the left basis that fit in half of the memory; the other half is for images."""
-    if not holds(operator, block):
-        need = 8 * block * max(operator.row_bytes(operator.right), 2 * operator.row_bytes(operator.left))
-        raise InvalidValueError(
-            f"memory={operator.problem.memory} bytes do not hold blocks of {block} vectors; "
-            f"ask for fewer eigenvalues, or give memory={need} or more"
-        )
-    return _rows(operator, operator.left)
-
-
-def holds(operator: Operator, block: int) -> bool:
-    """Whether memory is enough: images, two blocks of the basis and a QR in the making, and room for a Krylov space."""
-    return _rows(operator, operator.right) >= 4 * block and _rows(operator, operator.left) >= 8 * block
-
-
-def _rows(operator: Operator, side: str) -> int:
-    return operator.problem.memory // 2 // operator.row_bytes(side)
 
 
 def _on_side(operator: Operator, found: Found, side: str) -> Any:

@@ -14,12 +14,12 @@ from ..linearization import Array, InvalidTypeError, InvalidValueError, Lineariz
 from ..probes import check_seed
 from ..quantities import setting_of
 from ..sampling import Plan
-from .eigen import exact, exact_passes
 from .integrands import Entropy, Integrand, Sum
 from .quadrature import Function
 from .results import estimate_of
 from .sampler import FIRST, STEPS, Budget, Samples, fixed, to_tolerance
 from .sides import ROUNDING, Operator
+from .whole import exact, exact_passes
 
 METHODS = ("auto", "exact", "quadrature")
 

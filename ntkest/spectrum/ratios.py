@@ -15,11 +15,13 @@ from ..linearization import Array, InvalidValueError, Linearization, NonFiniteEr
 from ..probes import check_seed
 from ..quantities import measure, setting_of
 from ..sampling import Plan, reporter
-from .eigen import block_size, done, eigenvalues, exact, exact_passes, iterate
+from .eigen import eigenvalues
 from .functions import check_ridge
 from .golub_kahan import GolubKahan
+from .krylov import block_size, done, iterate
 from .results import estimate_of, widened
 from .sides import ROUNDING, Operator
+from .whole import exact, exact_passes
 
 
 def stable_rank(
