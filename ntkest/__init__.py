@@ -1,9 +1,12 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
+from .partial import PartialTraces, diagonal, partial_trace
+from .planning import Prospects, plan
 from .probes import Probes
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
 from .spectrum import (
@@ -22,16 +25,21 @@ from .summary import Summary, summary
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlignmentMatrix",
     "Eigenvalues",
     "Estimate",
     "Linearization",
     "NTKError",
+    "PartialTraces",
     "Probes",
+    "Prospects",
     "SpectralDensity",
     "StaleLinearizationError",
     "Summary",
     "alignment",
+    "alignment_matrix",
     "condition_number",
+    "diagonal",
     "draw_probes",
     "effective_rank",
     "eigenvalues",
@@ -41,6 +49,8 @@ __all__ = [
     "linearize",
     "linearize_batches",
     "logdet",
+    "partial_trace",
+    "plan",
     "spectral_density",
     "stable_rank",
     "summary",

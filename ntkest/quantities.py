@@ -3,9 +3,11 @@
 All take the same keywords:
 
 method : str
-    "auto", "exact", "reverse", "forward", "hutchinson", "hutch++" or "hutch++jv"; see `ntkest.estimators`.
-rtol : float
-    Sample until the half-width of the 95 % interval is at most rtol times the value, or `max_passes` are spent.
+    "auto", "exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++",
+    "xnystrace" or "xtrace"; see `ntkest.estimators`.
+rtol, atol : float
+    Sample until the half-width of the 95 % interval is at most rtol times the value, or at most atol, or `max_passes`
+    are spent.
 max_passes : int
     Bound on AD passes in that search.
 passes : int, optional
@@ -24,6 +26,10 @@ probes : Probes, optional
     Probes from `draw_probes`, instead of seed and passes: an argument of a jitted training step.
 progress : bool or callable
     Report passes spent and expected.
+state : bool or Run
+    True keeps what was spent in ``estimate.state`` (None after an exact result). Handed to a later call on the same J
+    it is carried on: `passes` and `max_passes` count from its start, and the result is, to rounding, that of one run of
+    as many passes.
 """
 
 from __future__ import annotations
@@ -31,8 +37,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from .choice import check_resumable, sample
 from .estimate import Estimate
 from .estimators import ESTIMATORS, Counted, Problem
 from .inference import (
@@ -53,7 +61,7 @@ from .linearization import (
     device,
 )
 from .probes import Centre, Probes, check_seed
-from .sampling import Plan, sample
+from .sampling import Plan, Run
 from .tangents import group_parameters
 from .targets import as_target, check_same_outputs, is_linearization
 
@@ -155,6 +163,7 @@ def measure(
     targets: Any = None,
     method: str = "auto",
     rtol: float = 0.05,
+    atol: float = 0.0,
     max_passes: int = 2000,
     passes: int | None = None,
     seed: int = 0,
@@ -164,27 +173,12 @@ def measure(
     chunk: int | None = None,
     probes: Probes | None = None,
     progress: Any = False,
+    state: Any = False,
 ) -> list[Estimate]:
     """Estimate several quantities from the same probes; what all public functions call."""
-    if not is_linearization(J):
-        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
-    plan = Plan(method, rtol, max_passes, passes, check_seed(seed), probes, progress)
-    kernels = tuple(Counted(k, chunk) for k in (J, *others))
-    groups = group_parameters(J.param_names, by)
-    for k in others:
-        if by is not None and group_parameters(k.param_names, by) != groups:
-            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
-    centre = as_centre(J, centered)
-    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
-    problem = Problem.of(
-        kernels,
-        groups=groups,
-        needs=frozenset(key for quantity in quantities for key in quantity.keys),
-        target=target,
-        target_norm=norm,
-        centre=centre,
-        memory=as_bytes(memory),
-    )
+    plan = Plan(method, rtol, atol, max_passes, passes, check_seed(seed), probes, progress)
+    problem = pose(J, quantities, others, targets, by, centered, memory, chunk)
+    kernels = problem.kernels
 
     def estimates(moments: Any, name: str, why: str = "", **extra: Any) -> list[Estimate]:
         result = {
@@ -193,18 +187,67 @@ def measure(
             "n_vjp": sum(k.n_vjp for k in kernels),
             "method": name,
             "rtol": rtol,
+            "atol": atol,
             "why": why,
         }
-        about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **setting_of(J), **extra}
+        about = {"seed": seed, "chunk": chunk_used(J, name, chunk), **setting(J), **extra}
         return [infer(problem, quantity, moments, about=about, **result) for quantity in quantities]
 
-    outcome = sample(problem, plan, estimates)
+    run = _run(state, plan)
+    if run is not None:
+        run.carry_on(problem, plan)
+    outcome = sample(problem, plan, estimates, run)
     extra = {"interrupted": True} if outcome.interrupted else {}
-    return estimates(outcome.moments, outcome.method, outcome.why, **extra)
+    found = estimates(outcome.moments, outcome.method, outcome.why, **extra)
+    return found if state is False else [replace(e, state=outcome.run) for e in found]
 
 
-def as_centre(J: Linearization, centered: bool | str) -> Centre | None:
-    """What ``centered=`` asks to be taken away from outputs of J."""
+def pose(
+    J: Linearization,
+    quantities: Sequence[Quantity],
+    others: Sequence[Linearization] = (),
+    targets: Any = None,
+    by: str | None = None,
+    centered: bool | str = False,
+    memory: int | str = "2GB",
+    chunk: int | None = None,
+) -> Problem:
+    """The problem that public keywords describe, with nothing spent yet."""
+    if not is_linearization(J):
+        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
+    kernels = tuple(Counted(k, chunk) for k in (J, *others))
+    groups = group_parameters(J.param_names, by)
+    for k in others:
+        if by is not None and group_parameters(k.param_names, by) != groups:
+            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
+    centre = centre_of(J, centered)
+    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
+    return Problem.of(
+        kernels,
+        groups=groups,
+        needs=frozenset(key for quantity in quantities for key in quantity.keys),
+        target=target,
+        target_norm=norm,
+        centre=centre,
+        memory=byte_count(memory),
+    )
+
+
+def _run(state: Any, plan: Plan) -> Run | None:
+    """The run to carry on, if there is one."""
+    if isinstance(state, Run):
+        return state
+    if state is True:
+        check_resumable(plan)
+    elif state is not False and state is not None:
+        raise InvalidTypeError(
+            f"state= takes True, to keep what is spent, or the .state of such an estimate, not {type(state).__name__}"
+        )
+    return None
+
+
+def centre_of(J: Linearization, centered: bool | str) -> Centre | None:
+    """The projector that ``centered=`` asks for."""
     shape = tuple(int(n) for n in J.outputs.shape)
     if centered is False:
         return None
@@ -220,7 +263,7 @@ def as_centre(J: Linearization, centered: bool | str) -> Centre | None:
     raise InvalidValueError(f"centered= takes False, True or 'examples', not {centered!r}")
 
 
-def as_bytes(memory: int | str) -> int:
+def byte_count(memory: int | str) -> int:
     """A byte count from a number or from text like "2GB" or "512 MiB"."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
@@ -235,11 +278,12 @@ def as_bytes(memory: int | str) -> int:
     return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
 
 
-def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+def chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+    """Probes pushed through together, by the keyword or by the adapter's rule."""
     return chunk or J.chunk_size("jvp" if method == "forward" else "vjp", 2**30)
 
 
-def setting_of(J: Linearization) -> dict[str, Any]:
+def setting(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     place = device(J.outputs)

@@ -1,12 +1,19 @@
 """Estimators of the moments of K, one a file."""
 
+from .adaptivehutchpp import ADAPTIVEHUTCHPP
 from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
+from .nystrompp import NYSTROMPP
 from .onesided import FORWARD, REVERSE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
+from .xnystrace import XNYSTRACE, XNysTrace
+from .xtrace import XTRACE, XTrace
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
+ESTIMATORS: dict[str, Estimator] = {
+    e.name: e
+    for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, NYSTROMPP, ADAPTIVEHUTCHPP, XNYSTRACE, XTRACE)
+}
 """Estimators that sample, by the name that ``method=`` takes."""
 
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
@@ -18,10 +25,13 @@ __all__ = [
     "FORWARD",
     "METHODS",
     "REVERSE",
+    "XTRACE",
     "Bound",
     "Counted",
     "Estimator",
     "Key",
     "Moment",
     "Problem",
+    "XNysTrace",
+    "XTrace",
 ]

@@ -81,6 +81,9 @@ class Moment:
     """(m, rows): the estimate without probe i; None where the value is exact."""
     offset: Array | None = None
     """(rows,): the part of the value that is exact, if any; the rest is an average over probes."""
+    refits: Array | None = None
+    """(m, rows): where probes also shape what they are measured against, the estimate as it would be had probe i never
+    been drawn; `replicates` then only leave its sample out of the average. None where both are the same."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,21 @@ class Estimator(Protocol):
     @property
     def fewest(self) -> int:
         """The least number of samples that give a value and an error bar."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Samples before the first look at a tolerance: with fewer the error bar is not to be relied on."""
+        ...
+
+    @property
+    def parts(self) -> bool:
+        """Whether it also estimates each part of the parameters."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether samples in several steps are those of one longer run, so that a run can be carried on."""
         ...
 
     def passes(self, problem: Problem, samples: int) -> int:

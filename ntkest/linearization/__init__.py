@@ -22,7 +22,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, beside, device, eps, is_concrete, number, scalar_dtype, tolerance
+from .precision import accumulator, beside, device, eps, is_concrete, number, numbers, scalar_dtype, tolerance
 from .protocol import Array, Backend, Blocks, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -74,6 +74,7 @@ __all__ = [
     "linearize",
     "map_chunks",
     "number",
+    "numbers",
     "pick",
     "scalar_dtype",
     "select",

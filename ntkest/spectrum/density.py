@@ -11,7 +11,7 @@ import numpy as np
 
 from ..linearization import InvalidTypeError, InvalidValueError, Linearization, ZeroKernelError
 from ..probes import check_seed
-from ..quantities import setting_of
+from ..quantities import setting
 from ..sampling import Plan
 from .quadrature import Rule
 from .results import costs
@@ -150,12 +150,12 @@ def spectral_density(
         raise InvalidValueError(f"method= takes one of auto, exact, quadrature, not {method!r}")
     _check_shape(width, points)
     seed = check_seed(seed)
-    plan = Plan("auto", passes=passes, seed=seed)
+    plan = Plan(passes=passes, seed=seed)
     operator = Operator.of(J, centered, memory, chunk)
     if steps is None:
         steps = max(4, min(STEPS, passes // (10 * operator.step_passes())))
     budget = Budget(plan, min(steps, max(2, operator.space(operator.left))))
-    about = {"seed": seed, **setting_of(J)}
+    about = {"seed": seed, **setting(J)}
     if method == "auto":
         method = "exact" if exact_passes(operator) <= passes else "quadrature"
     if method == "exact":

@@ -18,8 +18,8 @@ from ..linearization import (
     leading,
 )
 from ..probes import check_seed
-from ..quantities import setting_of
-from ..sampling import Plan, reporter
+from ..quantities import setting
+from ..sampling import Plan, progress_of
 from .blocks import join
 from .krylov import block_size, krylov
 from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator
@@ -163,7 +163,7 @@ def eigenvalues(
     seed = check_seed(seed)
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
-    side, report = _check_side(vectors), reporter(progress)
+    side, report = _check_side(vectors), progress_of(progress)
     operator = Operator.of(J, centered, memory, chunk)
     if k > operator.outputs:
         raise InvalidValueError(f"k={k} eigenvalues were asked for, but K has only {operator.outputs}")
@@ -224,7 +224,7 @@ def _result(operator: Operator, found: Found, rows: Any, method: str, tol: float
     if not np.all(np.isfinite(values)):
         raise NonFiniteError("an eigenvalue leaves the range of float64; rescale the outputs")
     kernel = operator.problem.kernels[0]
-    about = {"seed": seed, **setting_of(operator.linearization), **({"interrupted": True} if found.interrupted else {})}
+    about = {"seed": seed, **setting(operator.linearization), **({"interrupted": True} if found.interrupted else {})}
     return Eigenvalues(
         values, residuals, converged, kernel.passes, kernel.n_jvp, kernel.n_vjp, method, tol, rows, about
     )

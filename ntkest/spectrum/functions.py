@@ -12,7 +12,7 @@ from ..estimators import Moment
 from ..inference import Quantity
 from ..linearization import Array, InvalidTypeError, InvalidValueError, Linearization
 from ..probes import check_seed
-from ..quantities import setting_of
+from ..quantities import setting
 from ..sampling import Plan
 from .integrands import Entropy, Integrand, Sum
 from .quadrature import Function
@@ -103,7 +103,7 @@ def _measure(
     """Exactly where that is cheap, else by quadrature."""
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
-    plan = Plan("auto", rtol, max_passes, passes, check_seed(seed), None, progress)
+    plan = Plan(rtol=rtol, max_passes=max_passes, passes=passes, seed=check_seed(seed), progress=progress)
     budget = Budget(plan, steps, target.weighted)
     operator = Operator.of(J, centered, memory, chunk)
     why, interrupted, samples, whole = "", False, None, exact_passes(operator)
@@ -120,7 +120,7 @@ def _measure(
                 operator, budget, lambda s: _estimate(s, target, rtol), limit, target.influence
             )
             why = "" if samples else f"exact: the tolerance would take more than the {whole} passes of all of J"
-    about = {"seed": seed, **setting_of(J), **({"interrupted": True} if interrupted else {})}
+    about = {"seed": seed, **setting(J), **({"interrupted": True} if interrupted else {})}
     if samples is not None:
         return _estimate(samples, target, rtol, why, about)[0]
     return _exactly(operator, target, rtol, why, about)

@@ -13,8 +13,8 @@ from ..estimators import Moment
 from ..inference import Quantity
 from ..linearization import Array, InvalidValueError, Linearization, NonFiniteError, ZeroKernelError, number
 from ..probes import check_seed
-from ..quantities import measure, setting_of
-from ..sampling import Plan, reporter
+from ..quantities import measure, setting
+from ..sampling import Plan, progress_of
 from .eigen import eigenvalues
 from .functions import check_ridge
 from .golub_kahan import GolubKahan
@@ -41,7 +41,7 @@ def stable_rank(
     holds both. Keywords as in `ntkest.quantities`. Cost: some block steps of three vectors, and the passes of
     `ntkest.trace`. Raises `ZeroKernelError` where K = 0.
     """
-    Plan("auto", rtol, max_passes)
+    Plan(rtol=rtol, max_passes=max_passes)
     shared = {"seed": seed, "centered": centered, "memory": memory, "chunk": chunk, "progress": progress}
     top = eigenvalues(J, 1, tol=min(0.1 * rtol, 1e-2), max_passes=max_passes, **shared)
     largest = float(top.values[0])
@@ -96,7 +96,7 @@ def condition_number(
     """
     if method not in ("auto", "exact", "krylov"):
         raise InvalidValueError(f"method= takes one of auto, exact, krylov, not {method!r}")
-    Plan("auto", rtol, max_passes)
+    Plan(rtol=rtol, max_passes=max_passes)
     ridge, seed = check_ridge(ridge, positive=False), check_seed(seed)
     operator = Operator.of(J, centered, memory, chunk)
     if not ridge and operator.rank < operator.outputs:
@@ -110,9 +110,9 @@ def condition_number(
     if method == "exact" or not operator.rank:
         ends = _exact_ends(operator)
     else:
-        ends = _krylov_ends(operator, ridge, rtol, max_passes, seed, reporter(progress))
+        ends = _krylov_ends(operator, ridge, rtol, max_passes, seed, progress_of(progress))
     value, error = _ratio(operator, ends, ridge)
-    about = {"seed": seed, **setting_of(J)}
+    about = {"seed": seed, **setting(J)}
     quantity = Quantity("condition_number", (("ratio", 0),), _Over(1.0))
     moment = Moment(np.asarray([value]))
     return estimate_of(operator, quantity, (moment,), error, method=method, rtol=rtol, about=about)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..estimate import Estimate
 from ..linearization import InvalidTypeError, InvalidValueError, number
-from ..sampling import Plan, reporter
+from ..sampling import Plan, progress_of
 from .deflation import RESIDUAL, Leaders, leaders, worthwhile
 from .quadrature import Function, LockStep, Rule, gauss, radau, scaled
 from .sides import Operator
@@ -185,7 +185,7 @@ def to_tolerance(
     Also whether an interrupt cut it short. If the first batch says that leading eigenvectors make most of the variance,
     they are found and taken out of the probes, and it starts anew.
     """
-    plan, report = budget.plan, reporter(budget.plan.progress)
+    plan, report = budget.plan, progress_of(budget.plan.progress)
     runs = _first(operator, budget, None)
     found = _stepped(operator, budget, assess, runs, None, SPREAD)
     count, cost = _to_take_out(operator, budget, assess, found, influence)

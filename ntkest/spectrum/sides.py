@@ -43,7 +43,7 @@ from ..probes import (
     draw_tangents,
     tangent_expander,
 )
-from ..quantities import as_bytes, as_centre
+from ..quantities import byte_count, centre_of
 from ..tangents import group_parameters
 from ..targets import is_linearization
 
@@ -72,8 +72,8 @@ class Operator:
             (Counted(J, chunk),),
             groups=group_parameters(J.param_names, None),
             needs=frozenset(),
-            centre=as_centre(J, centered),
-            memory=as_bytes(memory),
+            centre=centre_of(J, centered),
+            memory=byte_count(memory),
         )
         costs = {OUTPUTS: problem.size, PARAMETERS: problem.parameters(0) * J.passes_per_jvp}
         sides = [side for side, mode in ((OUTPUTS, "vjp"), (PARAMETERS, "jvp")) if mode in J.modes]

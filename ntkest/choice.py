@@ -1,0 +1,242 @@
+"""Which estimator: the one that was named, or, for "auto", the one that a pilot predicts to be the best.
+
+A few samples of XNysTrace show the spectrum's head and the mass of its tail, from which the errors of all estimators
+are forecast (`forecast`). Their passes are not lost: XNysTrace goes on from them, and XTrace takes them over at a pass
+or two a sample; only for one-sided probes they are the price of the choice. At a fixed cost the choice between
+XNysTrace and XTrace waits until as many samples are there as XTrace will have. Without a pilot (under tracing, without
+both modes, by layer, or on a small budget) it is the one-sided mode on the smaller side. Exact passes are taken where
+they cost less.
+
+A choice that looks at values makes the estimate depend on itself: "auto" is unbiased only up to that.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .estimate import Estimate
+from .estimators import ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
+from .linearization import InvalidValueError, TracedValueError, is_concrete, number
+from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
+from .probes import Probes
+from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
+
+PILOT = 8
+"""Samples of a pilot towards a tolerance."""
+
+SHARE = 12
+"""At a fixed cost, passes for each sample of the pilot: a sixth of them go there; ..."""
+
+LEAST = 4
+"""... but no fewer samples than these, below which there is nothing to see, ..."""
+
+MOST = 0.45
+"""... and no pilot that takes more than this share of the passes."""
+
+ENOUGH = 8
+"""Samples from which on an error bar corrects a forecast."""
+
+CLEARLY = 2.0
+"""The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
+
+
+def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None) -> Outcome:
+    """Spend what the plan allows, from the start or from where a run has stopped."""
+    if plan.method == EXACT.name and run is None:
+        return _exact(problem)
+    by_cost = plan.probes is not None or plan.passes is not None
+    if run is not None:
+        go_on = fixed(problem, plan, run.estimator, run=run) if by_cost else None
+        return go_on or to_tolerance(problem, plan, assess, run.estimator, run=run, need_of=need_of(problem))
+    if by_cost and plan.method == "auto":
+        return _auto_fixed(problem, plan, assess)
+    if by_cost:
+        return fixed(problem, plan, ESTIMATORS[plan.method])
+    try:
+        if plan.method == "auto":
+            return _auto_to_tolerance(problem, plan, assess)
+        return to_tolerance(problem, plan, assess, ESTIMATORS[plan.method], need_of=need_of(problem))
+    except TracedValueError as error:
+        raise TracedValueError(
+            "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give passes= "
+            "or probes= for a fixed cost"
+        ) from error
+
+
+def _exact(problem: Problem, why: str = "") -> Outcome:
+    return Outcome(EXACT.run(problem), EXACT.name, why)
+
+
+# A fixed cost ---------------------------------------------------------------------------------------------------------
+
+
+def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
+    one_sided, why = _prior(problem, plan.probes)
+    if plan.probes is not None:
+        return fixed(problem, plan, one_sided, why)
+    assert plan.passes is not None
+    exact = EXACT.passes(problem)
+    if exact <= plan.passes:
+        return _exact(problem, f"exact: its {exact} passes fit in passes={plan.passes}")
+    pilot = max(LEAST, plan.passes // (SHARE * len(problem.kernels)))
+    if not _can_sketch(problem) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
+        return fixed(problem, plan, one_sided, why)
+    state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
+    spectra = spectra_of(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(pilot))
+    probes = one_sided.samples(problem, plan.passes - problem.passes)
+    ranges, nystrom = XTRACE.samples(problem, plan.passes), SKETCH.samples(problem, plan.passes)
+    errors = {
+        one_sided.name: error_of(problem, spectra, one_sided, probes),
+        SKETCH.name: error_of(problem, spectra, SKETCH, nystrom),
+        XTRACE.name: error_of(problem, spectra, XTRACE, ranges),
+    }
+    if errors[one_sided.name] <= min(errors[SKETCH.name], errors[XTRACE.name]) and probes >= one_sided.fewest:
+        state = one_sided.extend(problem, None, one_sided.draw(problem, plan.seed, 0, probes))
+        return Outcome(one_sided.moments(problem, state), one_sided.name, _told(errors, pilot))
+    have = max(pilot, min(ranges, nystrom))
+    if have > pilot:
+        state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, pilot, have))
+    spectra = spectra_of(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
+    errors[SKETCH.name] = error_of(problem, spectra, SKETCH, nystrom)
+    errors[XTRACE.name] = error_of(problem, spectra, XTRACE, have)
+    if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
+        seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
+        errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
+    if errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
+        adopted = XTRACE.adopt(problem, state)
+        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
+    if nystrom > have:
+        state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, have, nystrom))
+    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(errors, have))
+
+
+def _told(errors: dict[str, float], samples: int) -> str:
+    """Why, for the result."""
+    best = min(errors, key=lambda name: errors[name])
+    parts = ", ".join(f"{name} {error:.1g}" for name, error in sorted(errors.items(), key=lambda item: item[1]))
+    return f"{best}: errors to expect after {samples} samples of a sketch: {parts}"
+
+
+def _exhausted(samples: int) -> str:
+    return f"{SKETCH.name}: {samples} samples have the whole range of the kernel, so the result is exact"
+
+
+# A tolerance ----------------------------------------------------------------------------------------------------------
+
+
+def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
+    exact = EXACT.passes(problem)
+    one_sided, why = _prior(problem, None)
+    if exact <= min(plan.max_passes, one_sided.passes(problem, one_sided.first)):
+        return _exact(problem, f"exact: {exact} passes cost no more than a first sample")
+
+    def turn_exact(reason: str) -> Outcome:
+        return _exact(problem, reason)
+
+    def finish(estimator: Estimator, reason: str, run: Run | None) -> Outcome:
+        return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, need_of(problem))
+
+    if not _can_sketch(problem) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
+        return finish(*_compare_modes(problem, plan, assess, one_sided, why))
+    state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
+    run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
+    progress_of(plan.progress)(problem.passes, plan.max_passes)
+    spectra = spectra_of(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(PILOT), run=run)
+    values = assess(SKETCH.moments(problem, state), SKETCH.name)
+    target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
+    costs = {one_sided.name: problem.passes, EXACT.name: exact}  # which start anew, and to which the pilot is lost
+    for estimator in (one_sided, SKETCH, XTRACE):
+        samples = samples_for(problem, spectra, estimator, target)
+        costs[estimator.name] = costs.get(estimator.name, 0) + estimator.passes(problem, samples)
+    costs[EXACT.name] += problem.passes
+    best = min(costs, key=lambda name: costs[name])
+    told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
+    if best == EXACT.name and problem.passes + exact <= plan.max_passes:
+        try:
+            return turn_exact(reason)
+        except KeyboardInterrupt:
+            return Outcome(SKETCH.moments(problem, state), SKETCH.name, interrupted=True, run=run)
+    if best == one_sided.name:
+        return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
+    if best == XTRACE.name:
+        return finish(XTRACE, reason, Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed))
+    return finish(SKETCH, reason, run)
+
+
+def _compare_modes(
+    problem: Problem, plan: Plan, assess: Assess, favourite: Estimator, why: str
+) -> tuple[Estimator, str, Run | None]:
+    """Both one-sided modes on a few probes, where both exist; the winner's probes stay in its run."""
+    if not (problem.has("vjp") and problem.has("jvp")):
+        return favourite, why, None
+    pilots = {}
+    for estimator in (REVERSE, FORWARD):
+        cost = estimator.passes(problem, PILOT)
+        if problem.passes + cost > plan.max_passes // 4:
+            return favourite, why, None
+        state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
+        found = assess(estimator.moments(problem, state), estimator.name)
+        error = max(_relative_error(e) for e in found)
+        pilots[estimator.name] = (error * math.sqrt(cost), state)
+    other = FORWARD if favourite is REVERSE else REVERSE
+    ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
+    winner = other if ratio > CLEARLY else favourite
+    told = f"{winner.name}: in a pilot of {PILOT} probes a mode, {favourite.name}/{other.name} errors were {ratio:.2g}"
+    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed)
+
+
+# What they share ------------------------------------------------------------------------------------------------------
+
+
+def _prior(problem: Problem, probes: Probes | None) -> tuple[Estimator, str]:
+    """The one-sided mode on the smaller side: its probes have the smaller variance where the diagonal is even."""
+    if probes is not None and probes.cotangents is None and probes.tangents is not None:
+        return FORWARD, "forward: the probes given are tangents"
+    if probes is not None:
+        return REVERSE, "reverse: the probes given are cotangents"
+    parameters = min(problem.parameters(a) for a in range(len(problem.kernels)))
+    if not problem.has("jvp"):
+        return REVERSE, "reverse: there is no JVP"
+    if not problem.has("vjp"):
+        return FORWARD, "forward: there is no VJP"
+    if problem.size <= parameters:
+        return REVERSE, f"reverse: {problem.size} outputs are no more than {parameters} parameters"
+    return FORWARD, f"forward: {parameters} parameters are fewer than {problem.size} outputs"
+
+
+def _can_sketch(problem: Problem) -> bool:
+    """Whether a pilot can be drawn, and looked at."""
+    first = problem.kernels[0].J
+    concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
+    return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")
+
+
+def _relative_error(estimate: Estimate) -> float:
+    return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
+
+
+def check_resumable(plan: Plan) -> None:
+    """Refuse to keep the state of what could not be carried on.
+
+    Raises
+    ------
+    InvalidValueError
+    """
+    reason = ""
+    if plan.method == EXACT.name:
+        reason = "is done when it is done"
+    elif plan.probes is not None:
+        reason = "has no further probes where probes= hands them in"
+    elif plan.method == "auto" and plan.passes is not None:
+        reason = "chooses by the number of passes; use rtol=, or name a method"
+    elif plan.method != "auto" and not ESTIMATORS[plan.method].resumable:
+        reason = "samples in a way that depends on the total"
+    if reason:
+        raise InvalidValueError(f"state=True: method={plan.method!r} cannot be carried on: it {reason}")
