@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from ..linearization import Array, Blocks, accumulator
+from ..tallskinny import orthonormalise
 from ..tangents import Gram
 
 MOST_SLICES = 32
@@ -38,23 +39,9 @@ def join(xp: ModuleType, left: Blocks, right: Blocks) -> Blocks:
 
 
 def factor(xp: ModuleType, rows: Blocks) -> tuple[Blocks, Array]:
-    """Orthonormal rows Q and the factor F (k, k) with rows = F Q, by a Householder QR of tall and skinny blocks.
-
-    Each block is factored on its own, and then the stack of their small factors, so that nothing is flattened. Needs
-    at most as many vectors as they have entries.
-    """
-    if len(rows) == 1:
-        q, r = xp.linalg.qr(rows[0].T, mode="reduced")
-        return (q.T,), r.T
-    pairs = [xp.linalg.qr(block.T, mode="reduced") for block in rows]  # (n_l, m_l), (m_l, k), m_l = min(n_l, k)
-    wide = accumulator(xp, rows[0])
-    top, r = xp.linalg.qr(xp.concat([xp.astype(r, wide, copy=False) for _, r in pairs], axis=0), mode="reduced")
-    columns, start = [], 0
-    for q, _ in pairs:
-        stop = start + q.shape[1]
-        columns.append((q @ xp.astype(top[start:stop, :], q.dtype, copy=False)).T)
-        start = stop
-    return tuple(columns), r.T
+    """Orthonormal rows Q and the factor F (k, k) with rows = F Q; for at most as many vectors as they have entries."""
+    q, r = orthonormalise(xp, rows)
+    return tuple(xp.astype(a, b.dtype, copy=False) for a, b in zip(q, rows, strict=True)), r.T
 
 
 def triangle(xp: ModuleType, rows: Blocks) -> Array:
