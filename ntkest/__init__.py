@@ -9,31 +9,51 @@ from .partial import PartialTraces, diagonal, partial_trace
 from .planning import Prospects, plan
 from .probes import Probes
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
+from .spectrum import (
+    Eigenvalues,
+    SpectralDensity,
+    condition_number,
+    eigenvalues,
+    entropic_rank,
+    logdet,
+    spectral_density,
+    stable_rank,
+    trace_function,
+)
 from .summary import Summary, summary
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlignmentMatrix",
+    "Eigenvalues",
     "Estimate",
     "Linearization",
     "NTKError",
     "PartialTraces",
     "Probes",
     "Prospects",
+    "SpectralDensity",
     "StaleLinearizationError",
     "Summary",
     "alignment",
     "alignment_matrix",
+    "condition_number",
     "diagonal",
     "draw_probes",
     "effective_rank",
+    "eigenvalues",
+    "entropic_rank",
     "frobenius_norm",
     "from_jacobian",
     "linearize",
     "linearize_batches",
+    "logdet",
     "partial_trace",
     "plan",
+    "spectral_density",
+    "stable_rank",
     "summary",
     "trace",
+    "trace_function",
 ]
