@@ -82,7 +82,10 @@ class SquareNorms:
 
 @dataclass(frozen=True)
 class Gram:
-    """Maps two batches of images with a and b rows to their inner products by part, (parts, a, b)."""
+    """Maps two batches of images with a and b rows to their inner products by part, (parts, a, b).
+
+    Blocks may have more axes in front, (…, a, P_l) and (…, b, P_l): these are matched, and give (parts, …, a, b).
+    """
 
     xp: ModuleType
     part_of: tuple[int, ...]
@@ -123,12 +126,12 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
 
 
 def _products(xp: ModuleType, left: Array, right: Array) -> Array:
-    """(a, n), (b, n) to (a, b), in the same precisions as the norms."""
+    """(…, a, n), (…, b, n) to (…, a, b), in the same precisions as the norms."""
     total, working = accumulator(xp, left), scalar_dtype(xp, left)
     parts = []
-    for s in _slices(left.shape[1]):
-        a, b = xp.astype(left[:, s], working, copy=False), xp.astype(right[:, s], working, copy=False)
-        parts.append(xp.astype(a @ b.T, total))
+    for s in _slices(left.shape[-1]):
+        a, b = xp.astype(left[..., s], working, copy=False), xp.astype(right[..., s], working, copy=False)
+        parts.append(xp.astype(a @ xp.matrix_transpose(b), total))
     return _add(parts)
 
 

@@ -4,15 +4,17 @@ from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
 from .onesided import FORWARD, REVERSE
+from .perexample import BY_EXAMPLE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
+ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, BY_EXAMPLE, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
 """Estimators that sample, by the name that ``method=`` takes."""
 
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
 """All values of ``method=``."""
 
 __all__ = [
+    "BY_EXAMPLE",
     "ESTIMATORS",
     "EXACT",
     "FORWARD",
