@@ -36,3 +36,12 @@ def chunk_size(mode: str, count: int, outputs: int, params: int, device: torch.d
         most = min(CPU_MOST, CPU_IMAGES // outputs, CPU_TANGENTS // params)
     chunks = -(-count // max(1, most))
     return max(1, -(-count // max(1, chunks)))
+
+
+CPU_EXAMPLES = 2**20
+"""Numbers in a chunk of gradients of single examples on a CPU."""
+
+
+def example_chunk(params: int, device: torch.device) -> int:
+    """Pairs of a probe and an example whose gradients are made together."""
+    return max(1, (CPU_EXAMPLES if device.type == "cpu" else ACCELERATOR) // params)
