@@ -14,10 +14,13 @@ from ntkest.linearization import (
     Blocks,
     ChunkLoop,
     DeviceMismatchError,
+    Expand,
     InvalidTypeError,
     InvalidValueError,
     Options,
+    Reduce,
     ShapeError,
+    Tree,
     UnsupportedModeError,
     as_probes,
     as_tangents,
@@ -25,10 +28,14 @@ from ntkest.linearization import (
     check_dtypes,
     check_finite,
     check_repeatable,
+    checked_examples,
     eps,
+    example_sizes,
     find_examples,
     flatten,
     join,
+    leading,
+    map_example_chunks,
     pick,
     select,
 )
@@ -124,9 +131,9 @@ class NumpyLinearization(ChunkLoop):
         self._lacking = ""
         self._pullback = tracing.reverse(self._function, self.params)
 
-    def _function(self, blocks: tuple[Any, ...]) -> Any:
+    def _function(self, blocks: tuple[Any, ...], inputs: Sequence[np.ndarray] | None = None) -> Any:
         return self._model(
-            trees.replaced(self._tree, {name: blocks[index] for index, name in enumerate(self.param_names)})
+            trees.replaced(self._tree, {name: blocks[index] for index, name in enumerate(self.param_names)}), inputs
         )
 
     @property
@@ -196,6 +203,37 @@ class NumpyLinearization(ChunkLoop):
             for image, block, param in zip(images, blocks, self.params, strict=True):
                 image[index] = np.broadcast_to(block, param.shape).reshape(-1)
         return images
+
+    def map_example_vjp(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """See `ntkest.linearization.ExampleGradients`: a trace of each example alone, and its VJPs one by one."""
+        axis, count = checked_examples(self.examples)
+        inputs = trees.arrays(self._model.inputs)
+        shape = tuple(1 if i == axis else n for i, n in enumerate(self.outputs.shape))
+
+        def pullback(start: int, stop: int) -> Callable[[np.ndarray], Blocks]:
+            pulls = []
+            for n in range(start, stop):
+                alone = [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
+                pulls.append(tracing.reverse(lambda blocks, alone=alone: self._function(blocks, alone), self.params))
+
+            def pull(cotangents: np.ndarray) -> Blocks:
+                _require_numpy("cotangents", cotangents)
+                omega = as_probes(xp, (-1, self.outputs.size), cotangents, "cotangents")
+                omega = omega.astype(self.outputs.dtype, copy=False).reshape(-1, *self.outputs.shape)
+                images = tuple(np.empty((len(omega), len(pulls), p.size), p.dtype) for p in self.params)
+                for i, n in np.ndindex(len(omega), len(pulls)):
+                    blocks = pulls[n](np.take(omega[i], start + n, axis).reshape(shape))
+                    for image, block, param in zip(images, blocks, self.params, strict=True):
+                        image[i, n] = np.broadcast_to(block, param.shape).reshape(-1)
+                return images
+
+            return pull
+
+        numbers = sum(p.size for p in self.params)
+        sizes = example_sizes(chunk, _CHUNK_NUMBERS // numbers, count, leading(probes))
+        return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """Passes are looped over, so only the memory of the images counts."""

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..linearization import Array, InvalidValueError, UnsupportedModeError, beside, identity, leading
+from ..linearization import Array, InvalidValueError, UnsupportedModeError, beside, identity, leading, tree_map
 from ..probes import Probes, draw_cotangents
 from ..tangents import Gram
 from .images import image_bytes
@@ -36,7 +36,7 @@ from .pairs import PairSums, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
 Images = tuple[Array, ...]
-"""Blocks (m, N, P_l): gradients of N examples for m probes."""
+"""Blocks (m, N, P_l), or pairs of factors (m, N, S, …): gradients of N examples for m probes."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,9 @@ def _window_step(
 
 
 def _turned(xp: ModuleType, images: Images) -> Images:
-    """Blocks (m, N, P_l) to (N, m, P_l)."""
-    return tuple(xp.permute_dims(block, (1, 0, 2)) for block in images)
+    """Blocks (m, N, …) to (N, m, …)."""
+    turned: Images = tree_map(lambda a: xp.permute_dims(a, (1, 0, *range(2, a.ndim))), images)
+    return turned
 
 
 def _means(

@@ -13,6 +13,7 @@ from .chunks import (
     map_chunks,
     map_example_chunks,
     tree_map,
+    unfactored,
 )
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
@@ -95,4 +96,5 @@ __all__ = [
     "select",
     "tolerance",
     "tree_map",
+    "unfactored",
 ]

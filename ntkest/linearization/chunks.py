@@ -63,7 +63,7 @@ def map_chunks(
 
 def map_example_chunks(
     xp: ModuleType,
-    pullback: Callable[[int, int], Callable[[Any], Blocks]],
+    pullback: Callable[[int, int], Callable[[Any], Tree]],
     reduce: Reduce,
     probes: Tree,
     expand: Expand | None,
@@ -73,13 +73,13 @@ def map_example_chunks(
     """``map_example_vjp`` by a loop over slices of examples, and in it one over parts of the probes.
 
     ``pullback(start, stop)`` prepares n = stop - start examples; what it returns maps cotangents (c, M) to blocks
-    (c, n, P_l). `sizes` holds the largest n and c that are pushed through together.
+    (c, n, P_l), or pairs of factors (c, n, S, …). `sizes` holds the largest n and c that are pushed through together.
     """
     together, chunk = sizes
 
-    def rows(blocks: Blocks) -> Tree:
-        c, n = blocks[0].shape[:2]
-        found = reduce(tuple(xp.reshape(block, (c * n, block.shape[2])) for block in blocks))
+    def rows(blocks: Tree) -> Tree:
+        c, n = _leaf(blocks).shape[:2]
+        found = reduce(tree_map(lambda a: xp.reshape(a, (c * n, *a.shape[2:])), blocks))
         return tree_map(lambda a: xp.reshape(a, (c, n, *a.shape[1:])), found)
 
     results = []
@@ -89,6 +89,19 @@ def map_example_chunks(
     if len(results) == 1:
         return results[0]
     return tree_map(lambda *parts: xp.concat(parts, axis=1), *results)
+
+
+def _leaf(tree: Tree) -> Array:
+    return _leaf(tree[0]) if isinstance(tree, tuple) else tree
+
+
+def unfactored(xp: ModuleType, block: Array | tuple[Array, Array]) -> Array:
+    """A block of images (…, P_l), multiplied out where it comes in factors (…, S, p) and (…, S, q)."""
+    if not isinstance(block, tuple):
+        return block
+    left, right = block
+    images = xp.matrix_transpose(left) @ right
+    return xp.reshape(images, (*images.shape[:-2], -1))
 
 
 def example_sizes(chunk: int | None, default: int, examples: int, count: int) -> tuple[int, int]:

@@ -132,6 +132,9 @@ class ExampleGradients(Protocol):
         reduce : callable
             From blocks (r, P_l), the images of r of the k·N pairs of a probe and an example, in any order, to a tree
             with leading axis r whose rows depend each on its own image only. Array-only, hashable by value.
+            A block may come in factors instead, a pair of arrays (r, S, p) and (r, S, q) with p·q = P_l, for images
+            Σ_s left_s ⊗ right_s in C order, as dense layers give them: products of such images cost p + q
+            multiplications where they would cost p·q. `unfactored` multiplies them out.
         probes, expand
             As for `Linearization.map_vjp`: k whole cotangents (k, M), or packed.
         chunk : int, optional
