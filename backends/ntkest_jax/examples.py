@@ -23,6 +23,13 @@ from .derivatives import Closure, Derivative, Parts, derivative, evaluate, is_tr
 from .passes import BUDGET, UNROLLED, concatenated, count_of, rows_of, scanned, unrolled
 
 
+NUMBERS = 2**22
+"""Numbers on the way of a chunk of pairs on CPU; 2**20 and 2**24 are alike, within a third."""
+
+WITH_CONVOLUTION = 4
+"""Pairs in a chunk on CPU where there is a convolution: 1 costs twice as much, 25 four times."""
+
+
 @dataclass(frozen=True)
 class Factors:
     """Where the two factors (S, p) and (S, q) of one parameter's gradient are found among the results of a jaxpr."""
@@ -71,11 +78,15 @@ class Single:
         """The number of examples."""
         return self.shape[self.axis]
 
-    @property
-    def default(self) -> int:
-        """Pairs of a probe and an example to push through together: 2**22 numbers on the way, or all of a batch."""
-        size = sum(math.prod(v.aval.shape) for e in self.derivative.linear.eqns for v in e.outvars)
-        return max(1, BUDGET // 64 // max(1, size))
+    def default(self, platform: str) -> int:
+        """Pairs of a probe and an example to push through together, by the numbers on their way.
+
+        On CPU few with a convolution, whose vectorised gradient is a grouped convolution.
+        """
+        if one_by_one(self, platform):
+            return WITH_CONVOLUTION
+        size = sum(math.prod(v.aval.shape) for e in self.plan()[0].eqns for v in e.outvars)
+        return max(1, (NUMBERS if platform == "cpu" else BUDGET) // max(1, size))
 
     def varying(self) -> tuple[bool, ...]:
         """For each residual, whether it depends on the example."""
@@ -101,7 +112,7 @@ class Single:
                 operands, contracted = product
                 places.append(Factors((len(results), len(results) + 1), contracted))
                 results.extend(operands)
-        return jaxpr.replace(outvars=results), tuple(places)
+        return jaxpr.replace(eqns=_needed(jaxpr.eqns, results), outvars=results), tuple(places)
 
     def pulled(self, consts: Any, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
         """Cotangents (n, c, …) of n examples to blocks (n, c, P_l) or pairs (n, c, S, …)."""
@@ -114,6 +125,22 @@ class Single:
         axes = tuple(0 if varies else None for varies in self.varying())
         blocks: tuple[Any, ...] = jax.vmap(jax.vmap(one, (None, 0)), (axes, 0))(residuals, cotangents)
         return blocks
+
+
+def _needed(eqns: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """The equations that `results` depend on."""
+    wanted = {v for v in results if not isinstance(v, core.Literal)}
+    kept = []
+    for eqn in reversed(eqns):
+        if wanted.intersection(eqn.outvars):
+            kept.append(eqn)
+            wanted.update(a for a in eqn.invars if not isinstance(a, core.Literal))
+    return kept[::-1]
+
+
+def one_by_one(step: Single, platform: str) -> bool:
+    """Whether to call one compiled pass again and again; see `passes.stepwise`."""
+    return platform == "cpu" and "conv_general_dilated" in step.derivative.primitives
 
 
 def _product(made: dict[Any, Any], out: Any) -> tuple[Any, tuple[tuple[int, ...], tuple[int, ...]]] | None:
@@ -165,7 +192,7 @@ def run_examples(
 ) -> Any:
     """``map_example_vjp``, for at most `sizes` examples and probes together."""
     together, chunk = sizes
-    one_by_one = platform == "cpu" and "conv_general_dilated" in step.derivative.primitives
+    apart = one_by_one(step, platform)
 
     def part(consts: Parts, blocks: Any, inputs: Any, probes: Any, start: Any, size: int) -> Any:
         """Examples start … start + size - 1, all probes: (k, size, …)."""
@@ -186,12 +213,12 @@ def run_examples(
             found = reduce(jax.tree.map(lambda a: a.reshape(size * count, *a.shape[2:]), images))
             return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size, count, *a.shape[1:]), 0, 1), found)
 
-        return (unrolled if one_by_one else scanned)(body, probes, chunk)
+        return (unrolled if apart else scanned)(body, probes, chunk)
 
     def whole(consts: Parts, blocks: Any, inputs: Any, probes: Any) -> Any:
         full = step.count // together
         results = []
-        if full == 1 or one_by_one:
+        if full == 1 or apart:
             results += [part(consts, blocks, inputs, probes, i * together, together) for i in range(full)]
         else:
             stacked = lax.map(
@@ -209,7 +236,7 @@ def run_examples(
         return whole(*arguments, probes)
     compiled = step.derivative.compiled
     key = ("examples", by_value(reduce), by_value(expand), step.shape, step.axis, len(step.params), sizes)
-    if not one_by_one:
+    if not apart:
         return compiled.get(key, lambda: jax.jit(whole))(*arguments, probes)
     few = compiled.get(key, lambda: jax.jit(part, static_argnames="size"))
     results = []

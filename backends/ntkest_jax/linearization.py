@@ -106,7 +106,7 @@ class JaxLinearization:
         probes = jax.tree.map(_as_jax, probes)
         if expand is None:
             check_shapes(self._pass("vjp"), (probes,))
-        sizes = example_sizes(chunk, step.default, count, leading(probes))
+        sizes = example_sizes(chunk, step.default(self.platform), count, leading(probes))
         with same_devices():
             return run_examples(step, self.params, reduce, probes, expand, sizes, self.platform)
 

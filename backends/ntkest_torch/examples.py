@@ -6,45 +6,57 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
+from ntkest.linearization import Tree
+
 from .errors import out_of_memory
-from .flags import differentiable_kernels, grad_mode
+from .flags import differentiable_kernels, grad_mode, transforming
 from .programs import Point, Program
 from .reverse import Tensors, make_reverse
+from .taps import Taps, Use, dense_uses
 
-Pull = Callable[[torch.Tensor], Tensors]
-"""From cotangents (c, *output shape) of the whole batch to blocks (c, n, P_l) of a slice of its examples."""
+Pull = Callable[[torch.Tensor], Tree]
+"""From cotangents (c, *output shape) of the whole batch to blocks of a slice of its examples, (c, n, P_l) or factors."""
 
 
 class ExampleReverse:
     """J_nᵀ ω_n for slices of examples, by calling the model on single examples.
 
     All inputs with N entries along the axis of the examples are taken apart along it, which is what `examples` was
-    found by. A slice goes through ``torch.func.vmap`` together; where an operation forbids that, and for slices of
-    one, each example has a graph of its own.
+    found by. A slice goes through ``torch.func.vmap`` together, with gradients of dense layers in factors; where an
+    operation forbids that, and for slices of one, each example has a graph of its own.
     """
 
     def __init__(self, program: Program, point: Point, live: bool, examples: tuple[int, int]) -> None:
         self._program, self._point, self._live = program, point, live
         self._axis, self._count = examples
         self._apart = frozenset(
-            name
-            for name, t in point.inputs.items()
-            if t.ndim > self._axis and t.shape[self._axis] == self._count
+            name for name, t in point.inputs.items() if t.ndim > self._axis and t.shape[self._axis] == self._count
         )
         self.batches = True
         """Batching over examples works, as far as is known."""
+        self._uses: tuple[Use, ...] = ()
+        if not transforming():
+            self._uses = dense_uses(program, self._alone(0))
+        self._factored = tuple(sorted({use.block for use in self._uses}))
+
+    @property
+    def numbers(self) -> int:
+        """The size of a gradient as it is made here, in factors or not."""
+        blocks = tuple(self._point.blocks.values())
+        loose = sum(b.numel() for index, b in enumerate(blocks) if index not in self._factored)
+        return loose + sum(use.positions * sum(blocks[use.block].shape) for use in self._uses)
 
     def pullback(self, start: int, stop: int) -> Pull:
         """The pullback of the examples start … stop-1."""
         if not self.batches or stop - start == 1:
             return self._one_by_one(start, stop)
-
         apart: list[Pull] = []
 
-        def pull(cotangents: torch.Tensor) -> Tensors:
+        def pull(cotangents: torch.Tensor) -> Tree:
             if self.batches:
                 try:
                     return self._together(start, stop, cotangents)
@@ -58,33 +70,64 @@ class ExampleReverse:
 
         return pull
 
-    def _together(self, start: int, stop: int, cotangents: torch.Tensor) -> Tensors:
+    def _alone(self, index: int) -> Point:
+        """The point with the inputs of one example."""
+        own = {name: self._point.inputs[name].narrow(self._axis, index, 1) for name in self._apart}
+        return replace(self._point, inputs={**self._point.inputs, **own})
+
+    def _together(self, start: int, stop: int, cotangents: torch.Tensor) -> Tree:
         """One forward of the slice, and a VJP for each example and cotangent."""
         axis, count, n = self._axis, cotangents.shape[0], stop - start
         blocks = tuple(self._point.blocks.values())
+        loose = tuple(index for index in range(len(blocks)) if index not in self._factored)
         inputs = {name: self._point.inputs[name].narrow(axis, start, n).movedim(axis, 0) for name in self._apart}
         omega = cotangents.narrow(axis + 1, start, n).movedim(axis + 1, 0)  # (n, c, …)
+        weights = {id(blocks[index]): index for index in self._factored}
+        taps = tuple(blocks[use.block].new_zeros(use.shape) for use in self._uses)
 
-        def single(own: dict[str, torch.Tensor], probes: torch.Tensor) -> Tensors:
+        def single(own: dict[str, torch.Tensor], probes: torch.Tensor) -> tuple[Tensors, Tensors, Tensors]:
             alone = {**self._point.inputs, **{name: t.unsqueeze(axis) for name, t in own.items()}}
             point = replace(self._point, inputs=alone)
-            _, pull, *_ = torch.func.vjp(lambda *b: self._program(point.with_blocks(b)), *blocks)
+
+            def run(taps: Tensors, some: Tensors) -> tuple[torch.Tensor, Tensors]:
+                given = dict(zip(loose, some, strict=True))
+                with Taps(weights, taps) as seen:
+                    outputs = self._program(point.with_blocks([given.get(i, b) for i, b in enumerate(blocks)]))
+                return outputs, tuple(seen.inputs)
+
+            _, pull, seen = torch.func.vjp(run, taps, tuple(blocks[index] for index in loose), has_aux=True)
             probes = probes.unsqueeze(axis + 1)
             if count == 1:
-                return tuple(image.unsqueeze(0) for image in pull(probes[0]))
-            return torch.func.vmap(pull)(probes)  # type: ignore[no-any-return]
+                behind, images = ([image.unsqueeze(0) for image in part] for part in pull(probes[0]))
+            else:
+                behind, images = torch.func.vmap(pull)(probes)
+            return tuple(behind), tuple(images), seen
 
         with grad_mode(self._live), differentiable_kernels(), _no_slow_loops():
-            images: Tensors = torch.func.vmap(single, out_dims=1)(inputs, omega)
-        return tuple(image.reshape(count, n, -1) for image in images)
+            behind, images, seen = torch.func.vmap(single, out_dims=(1, 1, 0))(inputs, omega)
+        found: dict[int, Any] = {
+            index: image.reshape(count, n, -1) for index, image in zip(loose, images, strict=True)
+        }
+        for index in self._factored:
+            found[index] = self._factors(index, behind, seen)
+        return tuple(found[index] for index in range(len(blocks)))
+
+    def _factors(self, index: int, behind: Tensors, seen: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pair (c, n, S, …) of one weight, from cotangents (c, n, …) behind all uses and inputs (n, …) before."""
+        sides = []
+        for use, b, a in zip(self._uses, behind, seen, strict=True):
+            if use.block == index:
+                b = b.reshape(*b.shape[:2], use.positions, -1)
+                a = a.reshape(a.shape[0], use.positions, -1).expand(b.shape[0], -1, -1, -1)
+                sides.append((b, a) if use.transposed else (a, b))
+        left, right = (torch.cat(parts, dim=2) for parts in zip(*sides, strict=True))
+        return left, right
 
     def _one_by_one(self, start: int, stop: int) -> Pull:
         """A graph for each example, through which all its cotangents go."""
         axis, graphs = self._axis, []
         for index in range(start, stop):
-            alone = {name: self._point.inputs[name].narrow(axis, index, 1) for name in self._apart}
-            point = replace(self._point, inputs={**self._point.inputs, **alone})
-            reverse = make_reverse(self._program, point, self._live)
+            reverse = make_reverse(self._program, self._alone(index), self._live)
             reverse.away = True
             graphs.append((index, reverse, reverse.graph()))
 

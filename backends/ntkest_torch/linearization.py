@@ -132,11 +132,9 @@ class TorchLinearization:
         if self._by_example is None:
             self._by_example = ExampleReverse(self._program, self._point, self._live, examples)
         by_example = self._by_example
-        by_example.batches &= not (self.convolves and self.outputs.device.type == "cpu")
-        numbers = sum(p.numel() for p in self.params)
-        default = example_chunk(numbers, self.outputs.device)
+        default = example_chunk(by_example.numbers, self.outputs.device)
 
-        def pullback(start: int, stop: int) -> Callable[[Any], Blocks]:
+        def pullback(start: int, stop: int) -> Callable[[Any], Tree]:
             pull = by_example.pullback(start, stop)
             return lambda omega: pull(
                 self._probes(omega, self.outputs, "cotangents").reshape(-1, *self.outputs.shape)
