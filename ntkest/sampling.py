@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .estimate import Estimate
-from .estimators import ESTIMATORS, EXACT, FORWARD, METHODS, REVERSE, Estimator, Key, Moment, Problem
+from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, METHODS, REVERSE, Estimator, Key, Moment, Problem
 from .linearization import (
     InvalidTypeError,
     InvalidValueError,
@@ -27,6 +27,9 @@ PILOT = 8
 
 FORESIGHT = 4
 """How many times the present samples a predicted need is trusted for: from few probes it errs high by much."""
+
+FEW_EXAMPLES = 64
+"""The most examples for which "auto" takes norms and products example by example."""
 
 CLEARLY = 2.0
 """The factor in error by which a pilot must beat the side with the smaller dimension."""
@@ -92,12 +95,27 @@ def _exact(problem: Problem, why: str = "") -> Outcome:
     return Outcome(EXACT.run(problem), EXACT.name, why)
 
 
+def _exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
+    """The passes of the cheapest way to exact moments, and that way, which takes why it was chosen."""
+    passes = EXACT.passes(problem)
+    units = BY_EXAMPLE.all_units(problem) if BY_EXAMPLE.offered(problem) else None
+    if units is None or BY_EXAMPLE.passes(problem, units) >= passes:
+        return passes, lambda why: _exact(problem, f"exact: {why}")
+
+    def by_example(why: str) -> Outcome:
+        state = BY_EXAMPLE.extend(problem, None, BY_EXAMPLE.draw(problem, 0, 0, units))
+        return Outcome(BY_EXAMPLE.moments(problem, state), BY_EXAMPLE.name, f"{BY_EXAMPLE.remark(problem, state)}; {why}")
+
+    return BY_EXAMPLE.passes(problem, units), by_example
+
+
 def _fixed(problem: Problem, plan: Plan) -> Outcome:
     """One batch of probes: nothing depends on the values, so this runs under jit, grad and vmap."""
     if plan.method == "auto":
-        exact = EXACT.passes(problem)
-        if plan.probes is None and plan.passes is not None and exact <= plan.passes:
-            return _exact(problem, f"exact: its {exact} passes fit in passes={plan.passes}")
+        if plan.probes is None and plan.passes is not None:
+            exact, run = _exactly(problem)
+            if exact <= plan.passes:
+                return run(f"its {exact} passes fit in passes={plan.passes}")
         estimator, why = _prior(problem, plan.probes)
     else:
         estimator, why = ESTIMATORS[plan.method], ""
@@ -111,17 +129,24 @@ def _fixed(problem: Problem, plan: Plan) -> Outcome:
     else:
         _check_probes(problem, estimator, plan, probes)
     state = estimator.extend(problem, None, probes)
-    return Outcome(estimator.moments(problem, state), estimator.name, why)
+    return Outcome(estimator.moments(problem, state), estimator.name, _remarked(problem, estimator, state, why))
+
+
+def _remarked(problem: Problem, estimator: Estimator, state: Any, why: str) -> str:
+    """`why`, and what the estimator itself has to say, if anything."""
+    remark = getattr(estimator, "remark", None)
+    return "; ".join(text for text in (why, remark(problem, state) if remark else "") if text)
 
 
 def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     """Batches that grow to the predicted need, at most doubling."""
     report = _progress(plan.progress)
-    exact = EXACT.passes(problem) if plan.method == "auto" else math.inf
+    exact: float = math.inf
     if plan.method == "auto":
+        exact, run = _exactly(problem)
         estimator, why = _prior(problem, None)
         if exact <= min(plan.max_passes, estimator.passes(problem, FIRST)):
-            return _exact(problem, f"exact: {exact} passes cost no more than a first sample")
+            return run(f"{exact} passes cost no more than a first sample")
         estimator, why, state, have = _pilot(problem, plan, assess, estimator, why)
     else:
         estimator, why, state, have = ESTIMATORS[plan.method], "", None, 0
@@ -133,7 +158,7 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         try:
             foreseen = min(need, FORESIGHT * have) if have else want
             if exact <= estimator.growth(problem, have, foreseen) and problem.passes + exact <= plan.max_passes:
-                return _exact(problem, f"exact: its {exact} passes cost less than the {need} samples that rtol needs")
+                return run(f"its {exact} passes cost less than the {need} samples that rtol needs")
             state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
         except KeyboardInterrupt:
             if state is None:
@@ -143,18 +168,19 @@ def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         have = want
         moments = estimator.moments(problem, state)
         excess = max(e.half_width / max(plan.rtol * abs(float(e)), 1e-300) for e in assess(moments, estimator.name))
-        need = have if excess <= 1 else math.ceil(1.05 * have * min(excess, 1e6) ** 2)
+        done = excess <= 1 or all(moment.replicates is None for moment in moments.values())
+        need = have if done else math.ceil(1.05 * have * min(excess, 1e6) ** 2)
         want = _affordable(problem, estimator, plan, have, min(need, 2 * have)) if need > have else have
         expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
         report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
-    return Outcome(moments, estimator.name, why, interrupted)
+    return Outcome(moments, estimator.name, _remarked(problem, estimator, state, why), interrupted)
 
 
 def _pilot(
     problem: Problem, plan: Plan, assess: Assess, favourite: Estimator, why: str
 ) -> tuple[Estimator, str, Any, int]:
     """Compare both one-sided modes on a few probes; the winner's probes stay in its run."""
-    if not (problem.has("vjp") and problem.has("jvp")):
+    if favourite is BY_EXAMPLE or not (problem.has("vjp") and problem.has("jvp")):
         return favourite, why, None, 0
     pilots = {}
     for estimator in (REVERSE, FORWARD):
@@ -173,12 +199,17 @@ def _pilot(
 
 
 def _prior(problem: Problem, probes: Probes | None) -> tuple[Estimator, str]:
-    """The one-sided mode on the smaller side: its probes have the smaller variance where the diagonal is even."""
+    """Reverse by example where there is nothing against it; else the one-sided mode on the smaller side.
+
+    That is the one whose probes have the smaller variance where the diagonal is even.
+    """
     if probes is not None and probes.cotangents is None and probes.tangents is not None:
         return FORWARD, "forward: the probes given are tangents"
     if probes is not None:
         return REVERSE, "reverse: the probes given are cotangents"
     parameters = min(problem.parameters(a) for a in range(len(problem.kernels)))
+    if _by_example_pays(problem):
+        return BY_EXAMPLE, f"{BY_EXAMPLE.name}: its samples have no noise between examples"
     if not problem.has("jvp"):
         return REVERSE, "reverse: there is no JVP"
     if not problem.has("vjp"):
@@ -186,6 +217,21 @@ def _prior(problem: Problem, probes: Probes | None) -> tuple[Estimator, str]:
     if problem.size <= parameters:
         return REVERSE, f"reverse: {problem.size} outputs are no more than {parameters} parameters"
     return FORWARD, f"forward: {parameters} parameters are fewer than {problem.size} outputs"
+
+
+def _by_example_pays(problem: Problem) -> bool:
+    """Whether gradients of single examples are there and worth their price.
+
+    For traces always: a pass costs 0.3 to 2 of an ordinary one where dense layers or convolutions hold most parameters
+    and up to 20 where examples go one by one (a torch GRU), for a variance that is smaller about N-fold.
+    For norms and products the Gram matrix of all examples' gradients comes on top.
+    """
+    if not BY_EXAMPLE.offered(problem):
+        return False
+    if BY_EXAMPLE.all_units(problem) is not None:
+        return True
+    examples = problem.kernels[0].J.examples
+    return examples is not None and examples[1] <= FEW_EXAMPLES
 
 
 def _first_samples(problem: Problem, estimator: Estimator, plan: Plan, have: int) -> int:
