@@ -105,11 +105,15 @@ class Estimate:
     law: Law = field(repr=False)
     """The sampling law that `interval` uses."""
     rtol: float = field(default=0.05, repr=False)
-    """The relative tolerance that was asked for."""
+    """The relative tolerance that was asked for, ..."""
+    atol: float = field(default=0.0, repr=False)
+    """... and the absolute one."""
     why: str = field(default="", repr=False)
     """Why this estimator was chosen, if `method` was "auto"."""
     parts: Mapping[str, Estimate] = field(default_factory=dict, repr=False)
     """With ``by=``, the estimate of each layer or parameter. For the trace they sum to the whole."""
+    state: Any = field(default=None, repr=False)
+    """With ``state=True``, what was spent, to be carried on; otherwise None."""
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Seed, samples, chunk, dtype, device and versions."""
 
@@ -137,8 +141,8 @@ class Estimate:
 
     @property
     def converged(self) -> bool:
-        """Whether the half-width of ``interval(0.95)`` is at most `rtol` times the size of the value."""
-        return self.half_width <= self.rtol * abs(number(self.value))
+        """Whether the half-width of ``interval(0.95)`` is at most `rtol` times the size of the value, or `atol`."""
+        return self.half_width <= max(self.rtol * abs(number(self.value)), self.atol)
 
     def __float__(self) -> float:
         return number(self.value)
@@ -161,6 +165,7 @@ class Estimate:
             "method": self.method,
             "why": self.why,
             "rtol": self.rtol,
+            "atol": self.atol,
             "converged": self.converged,
             **self.about,
         }

@@ -1,7 +1,9 @@
 """From moments to quantities with error bars.
 
 A quantity is a formula of moments. Its error bar comes from the same formula of the moments without one probe
-each: the delete-one jackknife (Efron and Stein 1981), which follows shared probes through ratios and roots.
+each: the delete-one jackknife (Efron and Stein 1981), which follows shared probes through ratios and roots. Where
+probes also shape the sketch that they are measured against, their samples depend on each other: the spread of samples
+errs low and the jackknife of the whole errs high. The error bar is the larger of the first and their geometric mean.
 """
 
 from __future__ import annotations
@@ -115,17 +117,27 @@ class Statistics:
     """Relative rounding floor of the error."""
 
     def __call__(
-        self, moments: tuple[Array, ...], replicates: tuple[Array | None, ...], offsets: tuple[Array | None, ...]
+        self,
+        moments: tuple[Array, ...],
+        replicates: tuple[Array | None, ...],
+        offsets: tuple[Array | None, ...],
+        refits: tuple[Array | None, ...],
     ) -> tuple[tuple[Array, ...], ...]:
         """Value and std_error a row where all is exact; else also what the law of the quantity takes."""
         value = self.quantity.formula(*moments)
         if all(r is None for r in replicates):
             return self._rows(value, self.xp.abs(value) * self.floor)
+        refitted = any(r is not None for r in refits)
         arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
         without = self.quantity.formula(*arrays)
-        value, error, *rest = self._student(value, without, any(o is not None for o in offsets))
+        value, error, *rest = self._student(value, without, any(o is not None for o in offsets), not refitted)
+        if refitted:
+            whole = [a if r is None else r for a, r in zip(arrays, refits, strict=True)]
+            _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
+            error = _larger(self.xp, error, high)
+            rest = [_larger(self.xp, rest[0], highs[0]), self.xp.logical_and(rest[1], highs[1])]
         error = (error * error + (self.floor * value) ** 2) ** 0.5
-        if self.quantity.chi_square(replicates):
+        if not refitted and self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
         return self._rows(value, error, *rest)
 
@@ -138,7 +150,7 @@ class Statistics:
         beyond = self.xp.abs(column) > float(self.xp.finfo(self.dtype).max)
         return self.xp.astype(self.xp.where(beyond, column * 0 + float("inf"), column), self.dtype, copy=False)
 
-    def _student(self, value: Array, without: Array, has_offset: bool) -> tuple[Array, ...]:
+    def _student(self, value: Array, without: Array, has_offset: bool, debias: bool) -> tuple[Array, ...]:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
         xp, m = self.xp, without.shape[0]
         spread = without - xp.mean(without, axis=0)[None, :]
@@ -151,13 +163,19 @@ class Statistics:
         log_error = _safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
         if has_offset:  # few samples of a skewed remainder: their own spread errs low
             log_error = log_error * xp.exp(0.25 * _wobble(xp, squares, squares * 0))
-        if self.quantity.debias == "logarithm" and m >= ENOUGH_TO_DEBIAS:
+        debias = debias and m >= ENOUGH_TO_DEBIAS
+        if debias and self.quantity.debias == "logarithm":
             value = value * xp.exp(-(m - 1) * log_mean)
-        if self.quantity.debias == "value" and m >= ENOUGH_TO_DEBIAS:
+        if debias and self.quantity.debias == "value":
             value = value - (m - 1) * xp.mean(without - value[None, :], axis=0)
         if not self.quantity.power:
             error = xp.where(positive, xp.abs(value) * log_error, error)
         return value, error, log_error, positive
+
+
+def _larger(xp: ModuleType, low: Array, high: Array) -> Array:
+    """The larger of the low error and the geometric mean of both."""
+    return xp.maximum(low, _safe_root(xp, low * high))
 
 
 def _safe_root(xp: ModuleType, square: Array) -> Array:
@@ -206,13 +224,14 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
     statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor)
     replicates = tuple(moment.replicates for moment in chosen)
+    refits = tuple(moment.refits for moment in chosen)
     rows = problem.kernels[0].compile(statistics)(
-        tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen)
+        tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen), refits
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)
 
     def law(left: Array, right: Array) -> Law:
-        if quantity.chi_square(replicates):
+        if quantity.chi_square(replicates) and all(r is None for r in refits):
             return ScaledChiSquare(left, right, quantity.power or 1.0)
         return StudentT(samples - 1, left, right)
 

@@ -22,6 +22,9 @@ from .linearization import Array, InvalidTypeError, InvalidValueError, Lineariza
 COTANGENTS, TANGENTS, SKETCH, TANGENT_SKETCH = range(4)
 """Kinds of stream. Stream ``kind + 4 * i`` belongs to the i-th linearization; cotangents are shared by all."""
 
+NORMAL_COTANGENTS = COTANGENTS + 4
+"""The stream of normally distributed cotangents."""
+
 
 class Probes(NamedTuple):
     """Packed sign probes. A plain tuple of arrays, so that frameworks take it as an argument of jitted functions.
@@ -30,7 +33,7 @@ class Probes(NamedTuple):
     """
 
     cotangents: Array | None = None
-    """(m, ⌈M/8⌉): probes of the outputs, shared by all linearizations."""
+    """(m, ⌈M/8⌉): probes of the outputs, shared by all linearizations; or, not packed, (m, M) normal numbers."""
     tangents: tuple[tuple[Array, ...], ...] | None = None
     """For each linearization, for each of its blocks, (m, ⌈P_l/8⌉): probes of the parameters."""
     sketch: Array | None = None
@@ -134,6 +137,13 @@ def draw_cotangents(J: Linearization, seed: int, start: int, stop: int, kind: in
     return beside(J.xp, _draw(seed, kind, start, stop, 0, math.prod(J.outputs.shape)), J.outputs, J.xp.uint8)
 
 
+def draw_normal_cotangents(J: Linearization, seed: int, start: int, stop: int) -> Array:
+    """Standard normal probes start … stop-1 of the outputs, (stop - start, M), in their dtype and on their device."""
+    count = math.prod(J.outputs.shape)
+    bits = _draw(seed, NORMAL_COTANGENTS, start, stop, 0, 64 * -(-count // 2))
+    return beside(J.xp, _normal(bits)[:, :count], J.outputs)
+
+
 def draw_tangents(
     J: Linearization, seed: int, start: int, stop: int, which: int = 0, kind: int = TANGENTS
 ) -> tuple[Array, ...]:
@@ -165,6 +175,14 @@ def _draw(seed: int, stream: int, start: int, stop: int, block: int, count: int)
         generator.state = state  # an eighth of the time of a new generator
         bits[row] = generator.random_raw(words).astype("<u8", copy=False).view(np.uint8)[:width]
     return bits
+
+
+def _normal(bits: np.ndarray) -> np.ndarray:
+    """Two standard normal numbers from each 8 bytes of a row, by Box and Muller (1958)."""
+    halves = np.ascontiguousarray(bits).view("<u4")
+    unit = (halves + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2.0 * np.log(unit[:, 0::2])), (2.0 * np.pi) * unit[:, 1::2]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(bits.shape[0], -1)
 
 
 def _compiles(J: Linearization) -> bool:

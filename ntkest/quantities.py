@@ -4,8 +4,9 @@ All take the same keywords:
 
 method : str
     "auto", "exact", "reverse", "forward", "hutchinson", "hutch++" or "hutch++jv"; see `ntkest.estimators`.
-rtol : float
-    Sample until the half-width of the 95 % interval is at most rtol times the value, or `max_passes` are spent.
+rtol, atol : float
+    Sample until the half-width of the 95 % interval is at most rtol times the value, or at most atol, or `max_passes`
+    are spent.
 max_passes : int
     Bound on AD passes in that search.
 passes : int, optional
@@ -24,6 +25,10 @@ probes : Probes, optional
     Probes from `draw_probes`, instead of seed and passes: an argument of a jitted training step.
 progress : bool or callable
     Report passes spent and expected.
+state : bool or Run
+    True keeps what was spent in ``estimate.state`` (None after an exact result). Handed to a later call on the same J
+    it is carried on: `passes` and `max_passes` count from its start, and the result is, to rounding, that of one run of
+    as many passes.
 """
 
 from __future__ import annotations
@@ -31,8 +36,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from .choice import check_resumable, sample
 from .estimate import Estimate
 from .estimators import ESTIMATORS, Counted, Problem
 from .inference import (
@@ -53,7 +60,7 @@ from .linearization import (
     device,
 )
 from .probes import Centre, Probes, check_seed
-from .sampling import Plan, sample
+from .sampling import Plan, Run
 from .tangents import group_parameters
 from .targets import as_target, check_same_outputs, is_linearization
 
@@ -155,6 +162,7 @@ def measure(
     targets: Any = None,
     method: str = "auto",
     rtol: float = 0.05,
+    atol: float = 0.0,
     max_passes: int = 2000,
     passes: int | None = None,
     seed: int = 0,
@@ -164,11 +172,12 @@ def measure(
     chunk: int | None = None,
     probes: Probes | None = None,
     progress: Any = False,
+    state: Any = False,
 ) -> list[Estimate]:
     """Estimate several quantities from the same probes; what all public functions call."""
     if not is_linearization(J):
         raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
-    plan = Plan(method, rtol, max_passes, passes, check_seed(seed), probes, progress)
+    plan = Plan(method, rtol, atol, max_passes, passes, check_seed(seed), probes, progress)
     kernels = tuple(Counted(k, chunk) for k in (J, *others))
     groups = group_parameters(J.param_names, by)
     for k in others:
@@ -193,14 +202,32 @@ def measure(
             "n_vjp": sum(k.n_vjp for k in kernels),
             "method": name,
             "rtol": rtol,
+            "atol": atol,
             "why": why,
         }
         about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **_setting(J), **extra}
         return [infer(problem, quantity, moments, about=about, **result) for quantity in quantities]
 
-    outcome = sample(problem, plan, estimates)
+    run = _run(state, plan)
+    if run is not None:
+        run.carry_on(problem, plan)
+    outcome = sample(problem, plan, estimates, run)
     extra = {"interrupted": True} if outcome.interrupted else {}
-    return estimates(outcome.moments, outcome.method, outcome.why, **extra)
+    found = estimates(outcome.moments, outcome.method, outcome.why, **extra)
+    return found if state is False else [replace(e, state=outcome.run) for e in found]
+
+
+def _run(state: Any, plan: Plan) -> Run | None:
+    """The run to carry on, if there is one."""
+    if isinstance(state, Run):
+        return state
+    if state is True:
+        check_resumable(plan)
+    elif state is not False and state is not None:
+        raise InvalidTypeError(
+            f"state= takes True, to keep what is spent, or the .state of such an estimate, not {type(state).__name__}"
+        )
+    return None
 
 
 def _centre(J: Linearization, centered: bool | str) -> Centre | None:

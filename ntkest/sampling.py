@@ -1,4 +1,4 @@
-"""How much to sample: a fixed cost, or probes until a tolerance is met; and the choice of estimator."""
+"""How much to sample: a fixed cost, or probes until a tolerance is met; afresh, or from where a run has stopped."""
 
 from __future__ import annotations
 
@@ -8,34 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from .estimate import Estimate
-from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, METHODS, REVERSE, Estimator, Key, Moment, Problem
-from .linearization import (
-    InvalidTypeError,
-    InvalidValueError,
-    TracedValueError,
-    UnsupportedModeError,
-    leading,
-    number,
-)
+from .estimators import METHODS, Estimator, Key, Moment, Problem
+from .linearization import InvalidTypeError, InvalidValueError, UnsupportedModeError, leading, number
 from .probes import Probes
-
-FIRST = 16
-"""Samples before the first look at the tolerance: fewer make jackknife error bars unreliable."""
-
-PILOT = 8
-"""Samples of each one-sided mode that "auto" compares."""
 
 FORESIGHT = 4
 """How many times the present samples a predicted need is trusted for: from few probes it errs high by much."""
 
-FEW_EXAMPLES = 64
-"""The most examples for which "auto" takes norms and products example by example."""
-
-CLEARLY = 2.0
-"""The factor in error by which a pilot must beat the side with the smaller dimension."""
-
 Assess = Callable[[Mapping[Key, Moment], str], list[Estimate]]
 """The estimates that moments give, for an estimator's name."""
+
+Need = Callable[[Estimator, Any, int, float], int | None]
+"""Predicts the samples that an estimator needs: from its state, the samples in it, and the factor by which the error
+is to fall. None where it cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +29,7 @@ class Plan:
 
     method: str = "auto"
     rtol: float = 0.05
+    atol: float = 0.0
     max_passes: int = 2000
     passes: int | None = None
     seed: int = 0
@@ -53,17 +39,67 @@ class Plan:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {self.method!r}")
-        if isinstance(self.rtol, bool) or not isinstance(self.rtol, int | float):
-            raise InvalidTypeError(f"rtol= takes a positive number, not {self.rtol!r}")
-        if not 0 < self.rtol < math.inf:
-            raise InvalidValueError(f"rtol= takes a positive number, not {self.rtol}")
-        for name, value in (("max_passes", self.max_passes), ("passes", self.passes)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise InvalidTypeError(f"{name}= takes a positive integer, not {value!r}")
-            if value is not None and value < 1:
-                raise InvalidValueError(f"{name}= takes a positive integer, not {value}")
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidTypeError(f"{name}= takes a number, not {value!r}")
+            if not 0 <= value < math.inf:
+                raise InvalidValueError(f"{name}= takes a number that is not negative, not {value}")
+        if self.rtol == 0 and self.atol == 0:
+            raise InvalidValueError("rtol= takes a positive number, not 0, unless atol= is positive")
+        for name, count in (("max_passes", self.max_passes), ("passes", self.passes)):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+                raise InvalidTypeError(f"{name}= takes a positive integer, not {count!r}")
+            if count is not None and count < 1:
+                raise InvalidValueError(f"{name}= takes a positive integer, not {count}")
         if self.probes is not None and not isinstance(self.probes, Probes):
             raise InvalidTypeError(f"probes= takes what draw_probes returns, not {type(self.probes).__name__}")
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """Where a run has stopped: everything that was spent, ready to go on. What ``state=`` takes."""
+
+    estimator: Estimator
+    state: Any
+    samples: int
+    seed: int
+    problem: Problem
+    spent: tuple[tuple[int, int], ...]
+    """JVPs and VJPs so far, for each kernel."""
+
+    @staticmethod
+    def of(problem: Problem, estimator: Estimator, state: Any, samples: int, seed: int) -> Run:
+        """With what `problem` has spent."""
+        spent = tuple((kernel.n_jvp, kernel.n_vjp) for kernel in problem.kernels)
+        return Run(estimator, state, samples, seed, problem, spent)
+
+    def __repr__(self) -> str:
+        return f"Run({self.estimator.name}, {self.samples} samples, seed={self.seed})"
+
+    def carry_on(self, problem: Problem, plan: Plan) -> None:
+        """Make `problem` one that has spent what this run has; refuse if it is another one.
+
+        Raises
+        ------
+        InvalidValueError
+        """
+        mine = self.problem
+        reasons = {
+            "another linearization": len(mine.kernels) != len(problem.kernels)
+            or any(a.J is not b.J for a, b in zip(mine.kernels, problem.kernels, strict=False)),
+            "other quantities": mine.needs != problem.needs,
+            "another by=": mine.groups != problem.groups,
+            "another centered=": mine.centre != problem.centre,
+            "other targets": not _same(problem.xp, mine.target, problem.target),
+            f"method={self.estimator.name!r}": plan.method not in ("auto", self.estimator.name),
+            f"seed={self.seed}": plan.seed != self.seed,
+            "seeded probes, not probes=": plan.probes is not None,
+        }
+        for reason, differs in reasons.items():
+            if differs:
+                raise InvalidValueError(f"state= holds a run with {reason}; give what it was made with, or start anew")
+        for kernel, (n_jvp, n_vjp) in zip(problem.kernels, self.spent, strict=True):
+            kernel.n_jvp, kernel.n_vjp = n_jvp, n_vjp
 
 
 @dataclass(frozen=True)
@@ -74,170 +110,105 @@ class Outcome:
     method: str
     why: str = ""
     interrupted: bool = False
+    run: Run | None = None
+    """None where there is no way on: after exact passes, with probes that were handed in, or chosen by a pilot."""
 
 
-def sample(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
-    """Spend what the plan allows."""
-    if plan.method == "exact":
-        return _exact(problem)
-    if plan.probes is not None or plan.passes is not None:
-        return _fixed(problem, plan)
-    try:
-        return _to_tolerance(problem, plan, assess)
-    except TracedValueError as error:
-        raise TracedValueError(
-            "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give passes= "
-            "or probes= for a fixed cost"
-        ) from error
-
-
-def _exact(problem: Problem, why: str = "") -> Outcome:
-    return Outcome(EXACT.run(problem), EXACT.name, why)
-
-
-def _exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
-    """The passes of the cheapest way to exact moments, and that way, which takes why it was chosen."""
-    passes = EXACT.passes(problem)
-    units = BY_EXAMPLE.all_units(problem) if BY_EXAMPLE.offered(problem) else None
-    if units is None or BY_EXAMPLE.passes(problem, units) >= passes:
-        return passes, lambda why: _exact(problem, f"exact: {why}")
-
-    def by_example(why: str) -> Outcome:
-        state = BY_EXAMPLE.extend(problem, None, BY_EXAMPLE.draw(problem, 0, 0, units))
-        return Outcome(BY_EXAMPLE.moments(problem, state), BY_EXAMPLE.name, f"{BY_EXAMPLE.remark(problem, state)}; {why}")
-
-    return BY_EXAMPLE.passes(problem, units), by_example
-
-
-def _fixed(problem: Problem, plan: Plan) -> Outcome:
+def fixed(problem: Problem, plan: Plan, estimator: Estimator, why: str = "", run: Run | None = None) -> Outcome:
     """One batch of probes: nothing depends on the values, so this runs under jit, grad and vmap."""
-    if plan.method == "auto":
-        if plan.probes is None and plan.passes is not None:
-            exact, run = _exactly(problem)
-            if exact <= plan.passes:
-                return run(f"its {exact} passes fit in passes={plan.passes}")
-        estimator, why = _prior(problem, plan.probes)
-    else:
-        estimator, why = ESTIMATORS[plan.method], ""
-    _check_modes(problem, estimator)
-    probes = plan.probes
-    if probes is None:
-        assert plan.passes is not None
-        samples = estimator.samples(problem, plan.passes)
-        _check_enough(problem, estimator, samples, "passes", plan.passes)
-        probes = estimator.draw(problem, plan.seed, 0, samples)
-    else:
-        _check_probes(problem, estimator, plan, probes)
-    state = estimator.extend(problem, None, probes)
-    return Outcome(estimator.moments(problem, state), estimator.name, _remarked(problem, estimator, state, why))
+    check_modes(problem, estimator)
+    if plan.probes is not None:
+        _check_probes(problem, estimator, plan, plan.probes)
+        state = estimator.extend(problem, None, plan.probes)
+        return Outcome(estimator.moments(problem, state), estimator.name, _remarked(problem, estimator, state, why))
+    assert plan.passes is not None
+    have = 0 if run is None else run.samples
+    samples = estimator.samples(problem, plan.passes)
+    _check_enough(problem, estimator, samples, "passes", plan.passes)
+    if run is None or samples > have:
+        probes = estimator.draw(problem, plan.seed, have, samples)
+        state = estimator.extend(problem, None if run is None else run.state, probes)
+        run = Run.of(problem, estimator, state, samples, plan.seed)
+    why = _remarked(problem, estimator, run.state, why)
+    return Outcome(estimator.moments(problem, run.state), estimator.name, why, run=run)
+
+
+def to_tolerance(
+    problem: Problem,
+    plan: Plan,
+    assess: Assess,
+    estimator: Estimator,
+    why: str = "",
+    run: Run | None = None,
+    exact: Callable[[str], Outcome] | None = None,
+    exact_passes: float = math.inf,
+    need_of: Need | None = None,
+) -> Outcome:
+    """Batches that grow to the predicted need, at most doubling; `exact` takes over where that is cheaper."""
+    check_modes(problem, estimator)
+    report = progress_of(plan.progress)
+    state, have = (None, 0) if run is None else (run.state, run.samples)
+    first = _first_samples(problem, estimator, plan, have)
+    need, want = first, first
+    interrupted = False
+    moments: Mapping[Key, Moment] = {}
+    while True:
+        if want > have:
+            foreseen = min(need, FORESIGHT * have) if have else want
+            cheaper = exact_passes <= estimator.growth(problem, have, foreseen)
+            if exact is not None and cheaper and problem.passes + exact_passes <= plan.max_passes:
+                return exact(f"exact: its {exact_passes} passes cost less than the {need} samples that rtol needs")
+            try:
+                state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
+            except KeyboardInterrupt:
+                if state is None:
+                    raise
+                moments = moments or estimator.moments(problem, state)
+                interrupted = True
+                break
+            have = want
+        moments = estimator.moments(problem, state)
+        excess = max(_excess(plan, e) for e in assess(moments, estimator.name))
+        need = have if excess <= 1 else _need(estimator, state, have, excess, need_of)
+        want = _affordable(problem, estimator, plan, have, min(need, 2 * have)) if need > have else have
+        expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
+        report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
+        if want <= have:
+            break
+    why = _remarked(problem, estimator, state, why)
+    return Outcome(moments, estimator.name, why, interrupted, Run.of(problem, estimator, state, have, plan.seed))
 
 
 def _remarked(problem: Problem, estimator: Estimator, state: Any, why: str) -> str:
-    """`why`, and what the estimator itself has to say, if anything."""
+    """`why`, and what the estimator itself has to say about the result, if anything."""
     remark = getattr(estimator, "remark", None)
     return "; ".join(text for text in (why, remark(problem, state) if remark else "") if text)
 
 
-def _to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
-    """Batches that grow to the predicted need, at most doubling."""
-    report = _progress(plan.progress)
-    exact: float = math.inf
-    if plan.method == "auto":
-        exact, run = _exactly(problem)
-        estimator, why = _prior(problem, None)
-        if exact <= min(plan.max_passes, estimator.passes(problem, FIRST)):
-            return run(f"{exact} passes cost no more than a first sample")
-        estimator, why, state, have = _pilot(problem, plan, assess, estimator, why)
-    else:
-        estimator, why, state, have = ESTIMATORS[plan.method], "", None, 0
-        _check_modes(problem, estimator)
-    need = want = _first_samples(problem, estimator, plan, have)
-    interrupted = False
-    moments = estimator.moments(problem, state) if state is not None else {}
-    while want > have:
-        try:
-            foreseen = min(need, FORESIGHT * have) if have else want
-            if exact <= estimator.growth(problem, have, foreseen) and problem.passes + exact <= plan.max_passes:
-                return run(f"its {exact} passes cost less than the {need} samples that rtol needs")
-            state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
-        except KeyboardInterrupt:
-            if state is None:
-                raise
-            interrupted = True
-            break
-        have = want
-        moments = estimator.moments(problem, state)
-        excess = max(e.half_width / max(plan.rtol * abs(float(e)), 1e-300) for e in assess(moments, estimator.name))
-        done = excess <= 1 or all(moment.replicates is None for moment in moments.values())
-        need = have if done else math.ceil(1.05 * have * min(excess, 1e6) ** 2)
-        want = _affordable(problem, estimator, plan, have, min(need, 2 * have)) if need > have else have
-        expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
-        report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
-    return Outcome(moments, estimator.name, _remarked(problem, estimator, state, why), interrupted)
+def _same(xp: Any, left: Any, right: Any) -> bool:
+    """Whether two arrays, or two absences, are alike."""
+    if left is None or right is None:
+        return left is right
+    return left.shape == right.shape and number(xp.max(xp.abs(left - right))) == 0
 
 
-def _pilot(
-    problem: Problem, plan: Plan, assess: Assess, favourite: Estimator, why: str
-) -> tuple[Estimator, str, Any, int]:
-    """Compare both one-sided modes on a few probes; the winner's probes stay in its run."""
-    if favourite is BY_EXAMPLE or not (problem.has("vjp") and problem.has("jvp")):
-        return favourite, why, None, 0
-    pilots = {}
-    for estimator in (REVERSE, FORWARD):
-        cost = estimator.passes(problem, PILOT)
-        if problem.passes + cost > plan.max_passes // 4:
-            return favourite, why, None, 0
-        state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
-        found = assess(estimator.moments(problem, state), estimator.name)
-        error = max(number(e.std_error) / max(abs(number(e.value)), 1e-300) for e in found)
-        pilots[estimator.name] = (error * math.sqrt(cost), state)
-    other = FORWARD if favourite is REVERSE else REVERSE
-    ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
-    winner = other if ratio > CLEARLY else favourite
-    why = f"{winner.name}: in a pilot of {PILOT} probes a mode, {favourite.name}/{other.name} errors were {ratio:.2g}"
-    return winner, why, pilots[winner.name][1], PILOT
+def _excess(plan: Plan, estimate: Estimate) -> float:
+    """Half-width over what is tolerated."""
+    return estimate.half_width / max(plan.rtol * abs(float(estimate)), plan.atol, 1e-300)
 
 
-def _prior(problem: Problem, probes: Probes | None) -> tuple[Estimator, str]:
-    """Reverse by example where there is nothing against it; else the one-sided mode on the smaller side.
-
-    That is the one whose probes have the smaller variance where the diagonal is even.
-    """
-    if probes is not None and probes.cotangents is None and probes.tangents is not None:
-        return FORWARD, "forward: the probes given are tangents"
-    if probes is not None:
-        return REVERSE, "reverse: the probes given are cotangents"
-    parameters = min(problem.parameters(a) for a in range(len(problem.kernels)))
-    if _by_example_pays(problem):
-        return BY_EXAMPLE, f"{BY_EXAMPLE.name}: its samples have no noise between examples"
-    if not problem.has("jvp"):
-        return REVERSE, "reverse: there is no JVP"
-    if not problem.has("vjp"):
-        return FORWARD, "forward: there is no VJP"
-    if problem.size <= parameters:
-        return REVERSE, f"reverse: {problem.size} outputs are no more than {parameters} parameters"
-    return FORWARD, f"forward: {parameters} parameters are fewer than {problem.size} outputs"
-
-
-def _by_example_pays(problem: Problem) -> bool:
-    """Whether gradients of single examples are there and worth their price.
-
-    For traces always: a pass costs 0.3 to 2 of an ordinary one where dense layers or convolutions hold most parameters
-    and up to 20 where examples go one by one (a torch GRU), for a variance that is smaller about N-fold.
-    For norms and products the Gram matrix of all examples' gradients comes on top.
-    """
-    if not BY_EXAMPLE.offered(problem):
-        return False
-    if BY_EXAMPLE.all_units(problem) is not None:
-        return True
-    examples = problem.kernels[0].J.examples
-    return examples is not None and examples[1] <= FEW_EXAMPLES
+def _need(estimator: Estimator, state: Any, have: int, excess: float, need_of: Need | None) -> int:
+    """Samples that will do: as predicted, or by the law of large numbers."""
+    predicted = None if need_of is None else need_of(estimator, state, have, excess)
+    if predicted is not None:
+        return max(predicted, have + 1)
+    return math.ceil(1.05 * have * min(excess, 1e6) ** 2)
 
 
 def _first_samples(problem: Problem, estimator: Estimator, plan: Plan, have: int) -> int:
-    if have >= FIRST:
+    if have >= estimator.first:
         return have
-    want = _affordable(problem, estimator, plan, have, FIRST)
+    want = _affordable(problem, estimator, plan, have, estimator.first)
     _check_enough(problem, estimator, want, "max_passes", plan.max_passes)
     return want
 
@@ -249,14 +220,19 @@ def _affordable(problem: Problem, estimator: Estimator, plan: Plan, have: int, w
     def cost(samples: int) -> int:
         return estimator.growth(problem, have, samples) if have else estimator.passes(problem, samples)
 
-    low, high = have, want
+    low, high = have, max(have, min(want, estimator.samples(problem, 2**40)))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cost(middle) <= left else (low, middle - 1)
     return low
 
 
-def _check_modes(problem: Problem, estimator: Estimator) -> None:
+def check_modes(problem: Problem, estimator: Estimator) -> None:
+    """Refuse an estimator that the linearizations have no modes for, or that has no parts where parts are wanted."""
+    if problem.groups.names and not estimator.parts:
+        raise InvalidValueError(
+            f"method={estimator.name!r} has no parts for by=; use method='reverse', 'forward', 'hutch++' or 'exact'"
+        )
     for kernel in problem.kernels:
         missing = estimator.modes - kernel.J.modes
         if missing:
@@ -300,7 +276,7 @@ def _widths(tree: Any) -> Any:
     return tree.shape[1]
 
 
-def _progress(progress: Any) -> Callable[[int, int], None]:
+def progress_of(progress: Any) -> Callable[[int, int], None]:
     """``progress=``: False, True for a line on stderr, or a function of (passes spent, passes expected)."""
     if progress is False or progress is None:
         return lambda spent, expected: None

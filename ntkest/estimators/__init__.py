@@ -6,8 +6,12 @@ from .hutchpp import HUTCHPP, HUTCHPP_JV
 from .onesided import FORWARD, REVERSE
 from .perexample import BY_EXAMPLE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
+from .xnystrace import XNYSTRACE, XNysTrace
+from .xtrace import XTRACE, XTrace
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (REVERSE, FORWARD, BY_EXAMPLE, Hutchinson(), HUTCHPP, HUTCHPP_JV)}
+ESTIMATORS: dict[str, Estimator] = {
+    e.name: e for e in (REVERSE, FORWARD, BY_EXAMPLE, Hutchinson(), HUTCHPP, HUTCHPP_JV, XNYSTRACE, XTRACE)
+}
 """Estimators that sample, by the name that ``method=`` takes."""
 
 METHODS = ("auto", EXACT.name, *ESTIMATORS)
@@ -20,10 +24,13 @@ __all__ = [
     "FORWARD",
     "METHODS",
     "REVERSE",
+    "XTRACE",
     "Bound",
     "Counted",
     "Estimator",
     "Key",
     "Moment",
     "Problem",
+    "XNysTrace",
+    "XTrace",
 ]

@@ -33,6 +33,9 @@ class Hutchinson:
     name: str = "hutchinson"
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 16
+    parts: bool = True
+    resumable: bool = True
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A VJP a probe and kernel, and a JVP for each part."""

@@ -63,6 +63,9 @@ class HutchPP:
     sketch: str
     fewest: int = 4
     modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 16
+    parts: bool = True
+    resumable: bool = True
 
     def passes(self, problem: Problem, samples: int) -> int:
         """For l = `samples` and k = ⌈l/2⌉."""

@@ -52,6 +52,9 @@ class OneSided:
     name: str
     mode: str
     fewest: int = 4
+    first: int = 16
+    parts: bool = True
+    resumable: bool = True
 
     @property
     def modes(self) -> frozenset[str]:

@@ -68,6 +68,9 @@ class ByExample:
 
     name: str = "reverse-by-example"
     fewest: int = 4
+    first: int = 16
+    parts: bool = True
+    resumable: bool = True
     modes: frozenset[str] = frozenset({"vjp"})
 
     def offered(self, problem: Problem) -> bool:

@@ -87,6 +87,9 @@ class Moment:
     """(m, rows): the estimate without probe i; None where the value is exact."""
     offset: Array | None = None
     """(rows,): the part of the value that is exact, if any; the rest is an average over probes."""
+    refits: Array | None = None
+    """(m, rows): where probes also shape what they are measured against, the estimate as it would be had probe i never
+    been drawn; `replicates` then only leave its sample out of the average. None where both are the same."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,21 @@ class Estimator(Protocol):
     @property
     def fewest(self) -> int:
         """The least number of samples that give a value and an error bar."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Samples before the first look at a tolerance: with fewer the error bar is not to be relied on."""
+        ...
+
+    @property
+    def parts(self) -> bool:
+        """Whether it also estimates each part of the parameters."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its first samples are those that a longer run would have drawn."""
         ...
 
     def passes(self, problem: Problem, samples: int) -> int:

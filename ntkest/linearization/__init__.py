@@ -35,7 +35,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, beside, device, eps, is_concrete, number, scalar_dtype, tolerance
+from .precision import accumulator, beside, device, eps, is_concrete, number, numbers, scalar_dtype, tolerance
 from .protocol import Array, Backend, Blocks, ExampleGradients, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -91,6 +91,7 @@ __all__ = [
     "map_chunks",
     "map_example_chunks",
     "number",
+    "numbers",
     "pick",
     "scalar_dtype",
     "select",

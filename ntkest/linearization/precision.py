@@ -72,6 +72,15 @@ def number(value: Array, what: str = "this value") -> float:
         ) from error
 
 
+def numbers(values: Array) -> np.ndarray:
+    """A small array on the host, in float64; for decisions, never for results."""
+    try:
+        return np.asarray(_detached(values).tolist(), dtype=np.float64)
+    except AttributeError:  # not every namespace's arrays have tolist
+        flat = [number(values[index]) for index in np.ndindex(*values.shape)]
+        return np.asarray(flat, dtype=np.float64).reshape(values.shape)
+
+
 def is_concrete(value: Array) -> bool:
     """Whether `value` (an array of size one) has a content now, or is only traced."""
     try:

@@ -1,0 +1,343 @@
+"""Which estimator: the one that was named, or, for "auto", the one that a pilot predicts to be the best.
+
+A few samples of XNysTrace show the spectrum's head and the mass of its tail, from which the errors of all estimators
+are forecast (`forecast`). Their passes are not lost: XNysTrace goes on from them, and XTrace takes them over at a pass
+or two a sample; only for one-sided probes they are the price of the choice. At a fixed cost the choice between
+XNysTrace and XTrace waits until as many samples are there as XTrace will have. Without a pilot (under tracing, without
+both modes, by layer, or on a small budget) it is the one-sided mode on the smaller side. Exact passes are taken where
+they cost less.
+
+A choice that looks at values makes the estimate depend on itself: "auto" is unbiased only up to that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem, XNysTrace, XTrace
+from .forecast import Errors, Spectrum, fit
+from .linearization import InvalidValueError, TracedValueError, is_concrete, number
+from .probes import Probes
+from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
+
+PILOT = 8
+"""Samples of a pilot towards a tolerance."""
+
+SHARE = 12
+"""At a fixed cost, passes for each sample of the pilot: a sixth of them go there; ..."""
+
+LEAST = 4
+"""... but no fewer samples than these, below which there is nothing to see, ..."""
+
+MOST = 0.45
+"""... and no pilot that takes more than this share of the passes."""
+
+HANDICAP = 1.3
+"""What is held against a forecast for XTrace, which flatters it by about so much, beside one for XNysTrace."""
+
+CLEARLY = 2.0
+"""The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
+
+FEW_EXAMPLES = 64
+"""The most examples for which norms and products are taken example by example."""
+
+CONFIDENCE = 2.1
+"""Half-widths of 95 % intervals in standard errors, about."""
+
+SKETCH = XNysTrace(side="outputs")
+"""The pilot's estimator: its sketch is one that XTrace can take over."""
+
+
+def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None) -> Outcome:
+    """Spend what the plan allows, from the start or from where a run has stopped."""
+    if plan.method == EXACT.name and run is None:
+        return _exact(problem)
+    by_cost = plan.probes is not None or plan.passes is not None
+    if run is not None:
+        go_on = fixed(problem, plan, run.estimator, run=run) if by_cost else None
+        return go_on or to_tolerance(problem, plan, assess, run.estimator, run=run, need_of=_need_of(problem))
+    if by_cost and plan.method == "auto":
+        return _auto_fixed(problem, plan)
+    if by_cost:
+        return fixed(problem, plan, ESTIMATORS[plan.method])
+    try:
+        if plan.method == "auto":
+            return _auto_to_tolerance(problem, plan, assess)
+        return to_tolerance(problem, plan, assess, ESTIMATORS[plan.method], need_of=_need_of(problem))
+    except TracedValueError as error:
+        raise TracedValueError(
+            "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give passes= "
+            "or probes= for a fixed cost"
+        ) from error
+
+
+def _exact(problem: Problem, why: str = "") -> Outcome:
+    return Outcome(EXACT.run(problem), EXACT.name, why)
+
+
+def _exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
+    """Passes of the cheapest way to exact moments, and that way, which takes why it was chosen.
+
+    For traces that can be all outputs of an example at a time, M/N passes with gradients of single examples.
+    """
+    passes = EXACT.passes(problem)
+    units = BY_EXAMPLE.all_units(problem) if BY_EXAMPLE.offered(problem) else None
+    if units is None or BY_EXAMPLE.passes(problem, units) >= passes:
+        return passes, lambda why: _exact(problem, why)
+
+    def by_example(why: str) -> Outcome:
+        state = BY_EXAMPLE.extend(problem, None, BY_EXAMPLE.draw(problem, 0, 0, units))
+        return Outcome(BY_EXAMPLE.moments(problem, state), BY_EXAMPLE.name, f"{why}; {BY_EXAMPLE.remark(problem, state)}")
+
+    return BY_EXAMPLE.passes(problem, units), by_example
+
+
+# A fixed cost ---------------------------------------------------------------------------------------------------------
+
+
+def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
+    one_sided, why = _prior(problem, plan.probes)
+    if plan.probes is not None:
+        return fixed(problem, plan, one_sided, why)
+    assert plan.passes is not None
+    exact, run_exactly = _exactly(problem)
+    if exact <= plan.passes:
+        return run_exactly(f"exact: its {exact} passes fit in passes={plan.passes}")
+    pilot = max(LEAST, plan.passes // (SHARE * len(problem.kernels)))
+    if not _can_sketch(problem) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
+        return fixed(problem, plan, one_sided, why)
+    state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
+    spectra = _spectra(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(pilot))
+    probes = one_sided.samples(problem, plan.passes - problem.passes)
+    ranges, nystrom = XTRACE.samples(problem, plan.passes), SKETCH.samples(problem, plan.passes)
+    errors = {
+        one_sided.name: _error(problem, spectra, lambda s: s.one_sided(max(probes, 2))),
+        SKETCH.name: _error(problem, spectra, lambda s: s.nystrom(nystrom)),
+        XTRACE.name: _error(problem, spectra, lambda s: s.range(ranges)),
+    }
+    if errors[one_sided.name] <= min(errors[SKETCH.name], errors[XTRACE.name]) and probes >= one_sided.fewest:
+        state = one_sided.extend(problem, None, one_sided.draw(problem, plan.seed, 0, probes))
+        return Outcome(one_sided.moments(problem, state), one_sided.name, _told(errors, pilot))
+    have = max(pilot, min(ranges, nystrom))
+    if have > pilot:
+        state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, pilot, have))
+    spectra = _spectra(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
+    errors[SKETCH.name] = _error(problem, spectra, lambda s: s.nystrom(nystrom))
+    errors[XTRACE.name] = _error(problem, spectra, lambda s: s.range(have))
+    if HANDICAP * errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
+        adopted = XTRACE.adopt(problem, state)
+        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
+    if nystrom > have:
+        state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, have, nystrom))
+    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(errors, have))
+
+
+def _told(errors: dict[str, float], samples: int) -> str:
+    """Why, for the result."""
+    best = min(errors, key=lambda name: errors[name])
+    parts = ", ".join(f"{name} {error:.1g}" for name, error in sorted(errors.items(), key=lambda item: item[1]))
+    return f"{best}: errors to expect after {samples} samples of a sketch: {parts}"
+
+
+def _exhausted(samples: int) -> str:
+    return f"{SKETCH.name}: {samples} samples have the whole range of the kernel, so the result is exact"
+
+
+# A tolerance ----------------------------------------------------------------------------------------------------------
+
+
+def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
+    exact, turn_exact = _exactly(problem)
+    one_sided, why = _prior(problem, None)
+    if exact <= min(plan.max_passes, max(one_sided.first, one_sided.passes(problem, one_sided.first))):
+        return turn_exact(f"exact: {exact} passes cost no more than a first sample")
+
+    def finish(estimator: Estimator, reason: str, run: Run | None) -> Outcome:
+        return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, _need_of(problem))
+
+    if not _can_sketch(problem) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
+        return finish(*_compare_modes(problem, plan, assess, one_sided, why))
+    state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
+    run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
+    progress_of(plan.progress)(problem.passes, plan.max_passes)
+    spectra = _spectra(problem, SKETCH, state)
+    if not spectra:
+        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(PILOT), run=run)
+    values = assess(SKETCH.moments(problem, state), SKETCH.name)
+    target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
+    costs = {name: cost - problem.passes for name, cost in costs_of(problem, spectra, target, one_sided).items()}
+    costs[one_sided.name] += problem.passes  # the pilot is no help there
+    costs[EXACT.name] = float(exact)
+    best = min(costs, key=lambda name: costs[name])
+    told = ", ".join(f"{name} {cost:.0f}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
+    if best == EXACT.name and problem.passes + exact <= plan.max_passes:
+        return turn_exact(reason)
+    if best == one_sided.name:
+        return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
+    if best == XTRACE.name:
+        return finish(XTRACE, reason, Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed))
+    return finish(SKETCH, reason, run)
+
+
+def costs_of(problem: Problem, spectra: Sequence[Spectrum], target: float, one_sided: Estimator) -> dict[str, float]:
+    """Passes from the start to a relative standard error of `target`, by estimator."""
+    forms: list[tuple[Estimator, Callable[[Spectrum, int], Errors]]] = [
+        (one_sided, lambda s, q: s.one_sided(q)),
+        (SKETCH, lambda s, q: s.nystrom(q)),
+        (XTRACE, lambda s, q: s.range(q)),
+    ]
+    costs = {}
+    for estimator, errors in forms:
+        samples = _least(
+            lambda q, errors=errors: _error(problem, spectra, lambda s: errors(s, q)) <= target,  # type: ignore[misc]
+            estimator.fewest,
+            estimator.samples(problem, 2**40),
+        )
+        costs[estimator.name] = float(estimator.passes(problem, max(samples, estimator.first)))
+    return costs
+
+
+def _compare_modes(
+    problem: Problem, plan: Plan, assess: Assess, favourite: Estimator, why: str
+) -> tuple[Estimator, str, Run | None]:
+    """Both one-sided modes on a few probes, where both exist; the winner's probes stay in its run."""
+    if favourite is BY_EXAMPLE or not (problem.has("vjp") and problem.has("jvp")):
+        return favourite, why, None
+    pilots = {}
+    for estimator in (REVERSE, FORWARD):
+        cost = estimator.passes(problem, PILOT)
+        if problem.passes + cost > plan.max_passes // 4:
+            return favourite, why, None
+        state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
+        found = assess(estimator.moments(problem, state), estimator.name)
+        error = max(number(e.std_error) / max(abs(number(e.value)), 1e-300) for e in found)
+        pilots[estimator.name] = (error * math.sqrt(cost), state)
+    other = FORWARD if favourite is REVERSE else REVERSE
+    ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
+    winner = other if ratio > CLEARLY else favourite
+    told = f"{winner.name}: in a pilot of {PILOT} probes a mode, {favourite.name}/{other.name} errors were {ratio:.2g}"
+    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed)
+
+
+# What they share ------------------------------------------------------------------------------------------------------
+
+
+def _prior(problem: Problem, probes: Probes | None) -> tuple[Estimator, str]:
+    """Reverse by example where that pays, else the one-sided mode on the smaller side.
+
+    The probes of the latter have the smaller variance where the diagonal is even.
+    """
+    if probes is not None and probes.cotangents is None and probes.tangents is not None:
+        return FORWARD, "forward: the probes given are tangents"
+    if probes is not None:
+        return REVERSE, "reverse: the probes given are cotangents"
+    if _by_example_pays(problem):
+        return BY_EXAMPLE, f"{BY_EXAMPLE.name}: its samples have no noise between examples"
+    parameters = min(problem.parameters(a) for a in range(len(problem.kernels)))
+    if not problem.has("jvp"):
+        return REVERSE, "reverse: there is no JVP"
+    if not problem.has("vjp"):
+        return FORWARD, "forward: there is no VJP"
+    if problem.size <= parameters:
+        return REVERSE, f"reverse: {problem.size} outputs are no more than {parameters} parameters"
+    return FORWARD, f"forward: {parameters} parameters are fewer than {problem.size} outputs"
+
+
+def _by_example_pays(problem: Problem) -> bool:
+    """Whether gradients of single examples are there and worth their price.
+
+    For traces always: a pass costs 0.3 to 2 ordinary ones where dense layers or convolutions hold most parameters, and
+    up to 20 where examples go one by one (a GRU in torch), for a variance that is smaller about N-fold. For norms
+    and products, Gram matrices of the gradients of all examples come on top.
+    """
+    if not BY_EXAMPLE.offered(problem):
+        return False
+    examples = problem.kernels[0].J.examples
+    return BY_EXAMPLE.all_units(problem) is not None or (examples is not None and examples[1] <= FEW_EXAMPLES)
+
+
+def _can_sketch(problem: Problem) -> bool:
+    """Whether a pilot can be drawn, and looked at."""
+    first = problem.kernels[0].J
+    concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
+    return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")
+
+
+def _spectra(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> list[Spectrum]:
+    """A likeness of each kernel's spectrum; none if a sketch has all of a kernel's range."""
+    sketches = [estimator.sketch(problem, state, a) for a in range(len(problem.kernels))]
+    if any(sketch is None for sketch in sketches):
+        return []
+    return [fit(sketch) for sketch in sketches if sketch is not None]
+
+
+def _error(problem: Problem, spectra: Sequence[Spectrum], errors: Callable[[Spectrum], Errors]) -> float:
+    """The relative error to expect of the worst quantity that the wanted moments can make."""
+    return max(_combined(problem, errors(spectrum)) for spectrum in spectra)
+
+
+def _combined(problem: Problem, errors: Errors) -> float:
+    if problem.wants("cross"):
+        return errors.square
+    if problem.wants("square"):
+        return errors.rank if problem.wants("trace") else errors.square / 2
+    return errors.trace
+
+
+def _least(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The least integer in low … high for which `holds`, which once true stays so; high if there is none."""
+    step = low
+    while step < high and not holds(step):
+        low, step = step + 1, min(2 * step, high)
+    high = step
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high
+
+
+def _need_of(problem: Problem) -> Callable[[Estimator, Any, int, float], int | None]:
+    """The samples at which a sketch's error is to fall by a factor, from the spectrum that it shows now."""
+
+    def need(estimator: Estimator, state: Any, have: int, excess: float) -> int | None:
+        if not isinstance(estimator, XNysTrace | XTrace):
+            return None
+        spectra = _spectra(problem, estimator, state)
+        if not spectra:
+            return None
+        form = Spectrum.nystrom if isinstance(estimator, XNysTrace) else Spectrum.range
+        now = _error(problem, spectra, lambda s: form(s, have))
+        return _least(
+            lambda q: _error(problem, spectra, lambda s: form(s, q)) * excess * 1.05 <= now,
+            have + 1,
+            estimator.samples(problem, 2**40),
+        )
+
+    return need
+
+
+def check_resumable(plan: Plan) -> None:
+    """Refuse to keep the state of what could not be carried on.
+
+    Raises
+    ------
+    InvalidValueError
+    """
+    reason = ""
+    if plan.method == EXACT.name:
+        reason = "is done when it is done"
+    elif plan.probes is not None:
+        reason = "has no further probes where probes= hands them in"
+    elif plan.method == "auto" and plan.passes is not None:
+        reason = "chooses by the number of passes; use rtol=, or name a method"
+    elif plan.method != "auto" and not ESTIMATORS[plan.method].resumable:
+        reason = "samples in a way that depends on the total"
+    if reason:
+        raise InvalidValueError(f"state=True: method={plan.method!r} cannot be carried on: it {reason}")

@@ -1,0 +1,121 @@
+"""What the leave-one-out estimators share: probes, growing bases and matrices, and the step from samples to moments."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+
+from ..linearization import Array, Blocks, eps, identity, is_concrete, leading, number, numbers
+from ..tallskinny import extend_basis
+from ..tangents import Gram
+from .leaveout import Samples
+from .problem import Problem
+
+DEPENDENT = 1e-10
+"""A probe keeping less than this share of its squared length beside the others is a combination of them."""
+
+EXHAUSTED = 100.0
+"""Rounding errors, relative to the longest image, below which what an image adds to a basis is noise."""
+
+Triple = tuple[Array, Array, Array]
+"""Value (1,), replicates (m, 1) and refits (m, 1) of a `Moment`."""
+
+
+def dimension(problem: Problem) -> int:
+    """Of the space that normal cotangents live in."""
+    return problem.size if problem.centre is None else problem.centre.rank
+
+
+def most_samples(problem: Problem) -> int:
+    """The largest rank that every kernel can have, after which there is nothing left to sample."""
+    return max(1, min(dimension(problem), *(problem.parameters(a) for a in range(len(problem.kernels)))))
+
+
+def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array]:
+    """All probes (m, M) after new ones (k, M), centred if asked; and the Gram matrix of all (m, m).
+
+    A probe that is a combination of others has nothing left to measure with. Such ones are left out, where values can
+    be looked at; under tracing they are the caller's business.
+    """
+    xp = problem.xp
+    new = new if problem.centre is None else problem.centre(xp, new)
+    probes = new if old is None else xp.concat([old, new], axis=0)
+    gram = Gram(xp, (0,), 1)
+    overlaps = gram(probes, probes)[0, ...]
+    sizes = xp.linalg.diagonal(overlaps) ** 0.5
+    least = xp.min(xp.linalg.eigvalsh(overlaps / (sizes[:, None] * sizes[None, :])))
+    if not is_concrete(least) or number(least) > DEPENDENT + 100.0 * eps(xp, overlaps):
+        return probes, overlaps
+    kept = _independent(overlaps)
+    if len(kept) == probes.shape[0]:
+        return probes, overlaps
+    probes = xp.stack([probes[i, ...] for i in kept], axis=0)
+    return probes, gram(probes, probes)[0, ...]
+
+
+def _independent(overlaps: Array) -> list[int]:
+    """Indices of the probes that are not, to rounding, combinations of those before."""
+    rest = numbers(overlaps)
+    sizes = np.diagonal(rest).copy()
+    kept = []
+    for i in range(rest.shape[0]):
+        if rest[i, i] > DEPENDENT * sizes[i]:
+            kept.append(i)
+            rest = rest - np.outer(rest[:, i], rest[i]) / rest[i, i]
+    return kept
+
+
+def pull(problem: Problem, a: int, rows: Array) -> Blocks:
+    """Jᵀ of unpacked cotangents (k, M), scaled by 2**-exponent: blocks (k, P_l)."""
+    kernel = problem.kernels[a]
+    cotangents = problem.xp.astype(rows, kernel.J.outputs.dtype, copy=False)
+    ready, expand = problem.cotangents(a, cotangents)
+    return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
+
+
+def grow_basis(xp: ModuleType, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:
+    """New orthonormal vectors for the images in `blocks`, and R of all images."""
+    fresh, beside_old, corner = extend_basis(xp, basis, blocks)
+    if r is None:
+        return fresh, corner
+    below = xp.concat([beside_old.T * 0, corner], axis=1)
+    return fresh, xp.concat([xp.concat([r, beside_old], axis=1), below], axis=0)
+
+
+def join(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
+    """Rows of both."""
+    return new if old is None else tuple(xp.concat(pair, axis=0) for pair in zip(old, new, strict=True))
+
+
+def grow_products(xp: ModuleType, old: tuple[Blocks, Blocks, Array] | None, left: Blocks, right: Blocks) -> Array:
+    """Inner products (m, m) of all rows, from those of the old and the new rows on both sides."""
+    gram = Gram(xp, (0,) * len(left), 1)
+    corner = gram(left, right)[0, ...]
+    if old is None:
+        return corner
+    above, below = gram(old[0], right)[0, ...], gram(left, old[1])[0, ...]
+    return xp.concat([xp.concat([old[2], above], axis=1), xp.concat([below, corner], axis=1)], axis=0)
+
+
+def summarise(xp: ModuleType, samples: Samples) -> Triple:
+    """The mean, the means without each sample, and the estimates without each probe."""
+    single, double = samples
+    m = single.shape[0]
+    total = xp.sum(single)
+    refits = (xp.sum(double, axis=0) - xp.linalg.diagonal(double)) / (m - 1)
+    return (total / m)[None], ((total - single) / (m - 1))[:, None], refits[:, None]
+
+
+def ritz_values(r: Array, square: Array) -> np.ndarray | None:
+    """Eigenvalues of `square` (m, m), descending, on the host; None where R (m, m) shows a rank of less than m.
+
+    For decisions: whether to go on, and with what.
+    """
+    size, matrix = np.abs(np.diagonal(numbers(r))), numbers(square)
+    finest = float(np.finfo(np.float32 if "32" in str(r.dtype) else np.float64).eps)
+    if size.min() <= EXHAUSTED * finest * size.max():
+        return None
+    values: np.ndarray = np.sort(np.linalg.eigvalsh((matrix + matrix.T) / 2))[::-1]
+    np.maximum(values, finest * values[0], out=values)
+    return values

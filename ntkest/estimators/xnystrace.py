@@ -1,0 +1,202 @@
+"""XNysTrace: a Nyström approximation from all probes but one, and that one to measure what it leaves; for each probe.
+
+On the side of the outputs, Ω (M×m): G = JᵀΩ = QR, Z = JQ; on the side of the parameters, V (P×m): G = JV = QR, Z = JᵀQ.
+Both approximate the same spectrum at a VJP and a JVP a sample, and everything follows from m×m matrices: the trace, and
+from the same data at no further pass ‖K‖_F² and products of kernels (`leaveout`).
+
+The side decides what is orthonormalised and stored. That of the outputs does it in R^P, takes normal probes and keeps
+Ω; that of the parameters in R^M, takes signs, which are made anew wherever they are needed, and is for models with
+many more parameters than outputs. Products of two kernels need the outputs, where both live.
+
+Prefer it where the spectrum decays; on a flat one it wastes a pass a sample. Unbiased for the trace, the squared norm
+and products of kernels.
+
+Reference: Epperly, Tropp, Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J.
+Matrix Anal. Appl. 2024, section 2.3. The other moments, from the same data, are new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+import array_api_compat.numpy as np_namespace
+import numpy as np
+
+from ..forecast import Sketch
+from ..linearization import Array, Blocks, accumulator, leading, numbers
+from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
+from .hutchinson import push
+from .images import OutputImages
+from .leaveout import Factor, Sphere, product_samples, trace_samples
+from .problem import Key, Moment, Problem, target_moments
+from .sketches import (
+    Triple,
+    add_probes,
+    dimension,
+    grow_basis,
+    grow_products,
+    join,
+    most_samples,
+    pull,
+    ritz_values,
+    summarise,
+)
+
+MANY_PARAMETERS = 4
+"""From this many parameters an output on, orthonormal bases are kept on the side of the outputs."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The sketches so far; one entry a kernel in each tuple."""
+
+    probes: Array | None = None
+    """(m, M): the probes of the outputs, centred if asked; None on the other side."""
+    bases: tuple[Blocks, ...] = ()
+    """Q, as rows: blocks (m, P_l), or one block (m, M)."""
+    factors: tuple[Array, ...] = ()
+    """R (m, m)."""
+    images: tuple[Blocks, ...] = ()
+    """Z, as rows: one block (m, M), or blocks (m, P_l)."""
+    products: dict[tuple[int, int], Array] = field(default_factory=dict)
+    """Z_aᵀZ_b (m, m)."""
+    overlaps: Array | None = None
+    """ΩᵀΩ (m, m)."""
+    targets: dict[Key, Moment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class XNysTrace:
+    """The estimator, on the side that suits the problem."""
+
+    name: str = "xnystrace"
+    fewest: int = 4
+    modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
+    parts: bool = False
+    resumable: bool = True
+    side: str | None = None
+    """"outputs" or "parameters"; the one that suits the problem by default."""
+
+    def passes(self, problem: Problem, samples: int) -> int:
+        """A VJP and a JVP a sample and kernel."""
+        return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
+
+    def samples(self, problem: Problem, passes: int) -> int:
+        """The number of samples that `passes` pay for; no more than the kernels can have rank."""
+        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
+
+    def growth(self, problem: Problem, have: int, want: int) -> int:
+        """Passes from `have` to `want` samples."""
+        return self.passes(problem, want) - self.passes(problem, have)
+
+    def _each(self, problem: Problem) -> int:
+        return sum(1 + kernel.J.passes_per_jvp for kernel in problem.kernels)
+
+    def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
+        """Normal cotangents shared by all kernels, or sign tangents."""
+        first, most = problem.kernels[0].J, most_samples(problem)
+        start, stop = min(start, most), min(stop, most)
+        if self.on_outputs(problem):
+            return Probes(cotangents=draw_normal_cotangents(first, seed, start, stop))
+        return Probes(tangents=(draw_tangents(first, seed, start, stop),))
+
+    def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
+        """Push new probes through, orthonormalise their images against the basis, and push what is new back."""
+        if state is None:
+            state = State(targets=target_moments(problem))
+        outputs = self.on_outputs(problem)
+        omega = None
+        if outputs:
+            have = 0 if state.probes is None else state.probes.shape[0]
+            everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
+            state, omega = replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+        bases, factors, fresh_images = [], [], []
+        for a in range(len(problem.kernels)):
+            sketch = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
+            basis, factor = (state.bases[a], state.factors[a]) if state.bases else (None, None)
+            basis, factor = grow_basis(problem.xp, basis, factor, sketch)
+            bases.append(basis)
+            factors.append(factor)
+            fresh_images.append((push(problem, a, basis)[0],) if outputs else pull(problem, a, basis[0]))
+        return _grown(problem, state, bases, factors, fresh_images)
+
+    def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
+        """Means of leave-one-out samples."""
+        keys = tuple(sorted(problem.needs - state.targets.keys()))
+        products = tuple(state.products[key[1], key[-1]] for key in keys)
+        found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
+            state.factors, products, state.overlaps
+        )
+        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
+
+    def on_outputs(self, problem: Problem) -> bool:
+        """Whether probes are drawn on the side of the outputs."""
+        if self.side is not None:
+            return self.side == "outputs"
+        return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
+
+    def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
+        """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
+        values = ritz_values(state.factors[a], state.products[a, a])
+        if values is None:
+            return None
+        known = Factor.of(np_namespace, numbers(state.factors[a]))
+        inverse = None if state.overlaps is None else np.linalg.inv(numbers(state.overlaps))
+        sphere = Sphere(inverse, dimension(problem))
+        single, _ = trace_samples(np_namespace, known, numbers(state.products[a, a]), sphere)
+        apart = ~np.eye(len(values), dtype=bool)
+        # products of what two images have beside all the others: their squares have ‖R‖_F² as their mean
+        left = known.c * np.outer(known.d, known.d) / np.maximum(1.0 - np.where(apart, known.c, 0.0) ** 2, 1e-12)
+        return Sketch(values, float(np.mean(single)), float(np.mean(left[apart] ** 2)), dimension(problem))
+
+
+XNYSTRACE = XNysTrace()
+
+
+def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
+    kernel = problem.kernels[a]
+    assert probes.tangents is not None
+    bits, expand = probes.tangents[a], tangent_expander(kernel.J, problem.exponents[a])
+    images: Array = kernel.map_jvp(OutputImages(problem.xp, problem.centre), bits, expand, leading(bits))
+    return images
+
+
+def _grown(problem: Problem, state: State, bases: list[Blocks], factors: list[Array], images: list[Blocks]) -> State:
+    """The state with new basis vectors and their images."""
+    xp, products = problem.xp, {}
+    for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
+        old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
+        products[a, b] = problem.compiled(grow_products, xp)(old, images[a], images[b])
+    before = range(len(bases))
+    return replace(
+        state,
+        bases=tuple(join(xp, state.bases[a] if state.bases else None, bases[a]) for a in before),
+        factors=tuple(factors),
+        images=tuple(join(xp, state.images[a] if state.images else None, images[a]) for a in before),
+        products=products,
+    )
+
+
+def _moments(
+    xp: ModuleType,
+    keys: tuple[Key, ...],
+    dimension: int,
+    factors: tuple[Array, ...],
+    products: tuple[Array, ...],
+    overlaps: Array | None,
+) -> tuple[Triple, ...]:
+    """What `summarise` makes of each key; array-only."""
+    wide = accumulator(xp, factors[0])
+    known = [Factor.of(xp, xp.astype(r, wide, copy=False)) for r in factors]
+    sphere = Sphere(None if overlaps is None else xp.linalg.inv(overlaps), dimension)
+    found = []
+    for key, product in zip(keys, products, strict=True):
+        a, b = key[1], key[-1]
+        if key[0] == "trace":
+            samples = trace_samples(xp, known[a], product, sphere)
+        else:
+            samples = product_samples(xp, known[a], known[b], product, sphere)
+        found.append(summarise(xp, samples))
+    return tuple(found)

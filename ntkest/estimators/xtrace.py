@@ -1,0 +1,244 @@
+"""XTrace: the range of K from all probes but one, and that one to measure what it leaves; for each probe.
+
+KΩ = QR and L = JᵀQ: a VJP and a JVP a sample for the range, and a VJP for the trace on it. Norms and products of
+kernels take KQ instead, four passes a sample, of which the trace comes free. Several kernels share one basis, of the
+sum of their images. The basis lives in R^M, and for norms nothing of the size of the parameters is kept.
+
+Prefer it where the spectrum has a gap, behind which it sees nothing at all; else XNysTrace does nearly as well from
+two passes a sample. Unbiased for the trace, the squared norm and products of kernels.
+
+Reference: Epperly, Tropp, Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J.
+Matrix Anal. Appl. 2024, sections 2.1 and 2.2. The other moments are new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+from ..forecast import Sketch
+from ..linearization import Array, Blocks, accumulator, numbers
+from ..probes import Probes, draw_normal_cotangents
+from . import xnystrace
+from .hutchinson import apply_kernel
+from .leaveout import Factor
+from .problem import Key, Moment, Problem, target_moments
+from .projected import Action, Pair, Range, product_samples, trace_samples
+from .sketches import (
+    Triple,
+    add_probes,
+    dimension,
+    grow_basis,
+    grow_products,
+    join,
+    most_samples,
+    pull,
+    ritz_values,
+    summarise,
+)
+
+WINDOW = 64
+"""Probes whose parameter-side images are held together on their way to KΩ."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The sketch so far."""
+
+    probes: Array | None = None
+    """Ω as rows (m, M), centred if asked."""
+    energies: tuple[Array, ...] = ()
+    """ω_iᵀKω_i (m,) for each kernel."""
+    images: tuple[Blocks, ...] = ()
+    """KΩ as rows, one block (m, M) for each kernel."""
+    weights: tuple[Array, ...] = ()
+    """() for each kernel: what its images count for in the common basis."""
+    basis: Blocks | None = None
+    """Q as rows, one block (m, M)."""
+    factor: Array | None = None
+    """R (m, m)."""
+    pulled: tuple[Blocks, ...] = ()
+    """JᵀQ as rows, blocks (m, P_l), for each kernel; empty where norms or products are wanted."""
+    applied: tuple[Blocks, ...] = ()
+    """KQ as rows, one block (m, M), for each kernel; empty where only traces are wanted."""
+    targets: dict[Key, Moment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class XTrace:
+    """The estimator."""
+
+    name: str = "xtrace"
+    fewest: int = 4
+    modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
+    parts: bool = False
+    resumable: bool = True
+
+    def passes(self, problem: Problem, samples: int) -> int:
+        """Two VJPs and a JVP a sample and kernel; for norms and products a JVP more."""
+        return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
+
+    def samples(self, problem: Problem, passes: int) -> int:
+        """The number of samples that `passes` pay for; no more than the kernels can have rank."""
+        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
+
+    def growth(self, problem: Problem, have: int, want: int) -> int:
+        """Passes from `have` to `want` samples."""
+        return self.passes(problem, want) - self.passes(problem, have)
+
+    def _each(self, problem: Problem) -> int:
+        jvps = 2 if _pairs(problem) else 1
+        return sum(2 + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
+
+    def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
+        """Normal cotangents shared by all kernels."""
+        most = most_samples(problem)
+        return Probes(cotangents=draw_normal_cotangents(problem.kernels[0].J, seed, min(start, most), min(stop, most)))
+
+    def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
+        """Apply K to the new probes, and to what their images add to the basis."""
+        if state is None:
+            state = State(targets=target_moments(problem))
+        have = 0 if state.probes is None else state.probes.shape[0]
+        everything, _ = add_probes(problem, state.probes, probes.cotangents)
+        results = [_apply(problem, a, everything[have:, :]) for a in range(len(problem.kernels))]
+        energies = tuple(energy for energy, _ in results)
+        return _grown(problem, state, everything, energies, tuple((image,) for _, image in results))
+
+    def adopt(self, problem: Problem, sketch: xnystrace.State) -> State:
+        """Go on from an XNysTrace sketch on the side of the outputs, whose KΩ = ZR is known, at a VJP a sample less."""
+        assert sketch.probes is not None
+        energies = tuple(problem.xp.sum(r * r, axis=0) for r in sketch.factors)
+        images = tuple((r.T @ z,) for r, (z,) in zip(sketch.factors, sketch.images, strict=True))
+        return _grown(problem, State(targets=sketch.targets), sketch.probes, energies, images)
+
+    def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
+        """Means of leave-one-out samples."""
+        keys = tuple(sorted(problem.needs - state.targets.keys()))
+        found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
+            state.probes, state.energies, state.images, state.basis, state.factor, state.pulled, state.applied
+        )
+        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
+
+    def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
+        """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
+        xp = problem.xp
+        assert state.basis is not None
+        if state.applied:
+            restricted = grow_products(xp, None, state.basis, state.applied[a])
+        else:
+            restricted = grow_products(xp, None, state.pulled[a], state.pulled[a])
+        values = ritz_values(state.factor, restricted)
+        if values is None:
+            return None
+        only = replace(problem, needs=frozenset({("trace", a)}))
+        trace = self.moments(only, replace(state, targets={}))["trace", a].value
+        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem))
+
+
+XTRACE = XTrace()
+
+
+def _grown(
+    problem: Problem, state: State, probes: Array, energies: tuple[Array, ...], images: tuple[Blocks, ...]
+) -> State:
+    """The state with all `probes`, given ω_iᵀKω_i and Kω_i of the new ones."""
+    xp, kernels = problem.xp, range(len(problem.kernels))
+    weights = state.weights or tuple(_weight(problem, image) for (image,) in images)
+    summed = images[0][0] * weights[0]
+    for (image,), weight in zip(images[1:], weights[1:], strict=True):
+        summed = summed + image * weight
+    basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
+    pulled: tuple[Blocks, ...] = ()
+    applied: tuple[Blocks, ...] = ()
+    if _pairs(problem):
+        applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
+    else:
+        pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
+    if state.basis is not None:
+        energies = tuple(xp.concat(pair, axis=0) for pair in zip(state.energies, energies, strict=True))
+        images, pulled, applied = (
+            tuple(join(xp, a, b) for a, b in zip(old, new, strict=True))
+            for old, new in ((state.images, images), (state.pulled, pulled), (state.applied, applied))
+        )
+        basis = join(xp, state.basis, basis)
+    return replace(
+        state,
+        probes=probes,
+        energies=energies,
+        images=images,
+        weights=weights,
+        basis=basis,
+        factor=factor,
+        pulled=pulled,
+        applied=applied,
+    )
+
+
+def _pairs(problem: Problem) -> bool:
+    return problem.wants("square") or problem.wants("cross")
+
+
+def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
+    """ωᵀKω (k,) and Kω (k, M), a window at a time."""
+    xp = problem.xp
+    cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
+    windows = [cotangents[start : start + WINDOW, :] for start in range(0, rows.shape[0], WINDOW)]
+    results = [apply_kernel(problem, a, window) for window in windows]
+    energies = [norms[:, 0] for norms, _ in results]
+    images = [whole for _, (whole, *_) in results]
+    return (energies[0], images[0]) if len(results) == 1 else (xp.concat(energies, axis=0), xp.concat(images, axis=0))
+
+
+def _weight(problem: Problem, images: Array) -> Array:
+    """The inverse length of the first image, so that every kernel has its say in a common basis, whatever its scale."""
+    xp = problem.xp
+    if len(problem.kernels) == 1:
+        return images[0, 0] * 0 + 1.0
+    square = xp.sum(images[0, :] * images[0, :])
+    return xp.where(square > 0, xp.where(square > 0, square, square * 0 + 1) ** -0.5, square * 0)
+
+
+def _moments(
+    xp: ModuleType,
+    keys: tuple[Key, ...],
+    dimension: int,
+    probes: Array,
+    energies: tuple[Array, ...],
+    images: tuple[Blocks, ...],
+    basis: Blocks,
+    factor: Array,
+    pulled: tuple[Blocks, ...],
+    applied: tuple[Blocks, ...],
+) -> tuple[Triple, ...]:
+    """What `summarise` makes of each key; array-only."""
+    wide = accumulator(xp, factor)
+
+    def inner(left: Blocks, right: Blocks) -> Array:
+        return xp.astype(grow_products(xp, None, left, right), wide, copy=False)
+
+    def norms(left: Blocks, right: Blocks) -> Array:
+        return xp.linalg.diagonal(inner(left, right))
+
+    s = Factor.of(xp, xp.astype(factor, wide, copy=False)).s
+    known = Range(s, inner(basis, (probes,)), norms((probes,), (probes,)), dimension)
+    actions = []
+    for a, energy in enumerate(energies):
+        h = inner(basis, applied[a]) if applied else inner(pulled[a], pulled[a])
+        actions.append(Action((h + h.T) / 2.0, inner(basis, images[a]), xp.astype(energy, wide, copy=False)))
+    found = []
+    for key in keys:
+        a, b = key[1], key[-1]
+        if key[0] == "trace":
+            samples = trace_samples(xp, known, actions[a])
+        else:
+            pair = Pair(
+                inner(applied[a], applied[b]),
+                inner(images[a], applied[b]),
+                inner(images[b], applied[a]),
+                norms(images[a], images[b]),
+            )
+            samples = product_samples(xp, known, actions[a], actions[b], pair)
+        found.append(summarise(xp, samples))
+    return tuple(found)

@@ -1,0 +1,203 @@
+"""Orthonormal bases of a few long vectors in blocks: a tall-skinny QR in which no vector is ever put together.
+
+m vectors of P numbers are blocks (m, P_l), as everywhere on the parameter side; as columns they form Y (P × m). Y is
+cut into slices of rows that stay in the processor's cache, each is factored by Householder reflections, and the stack
+of the slices' triangles is factored again, by the same function. That is as accurate as one QR of all of Y (R is right
+to rounding whatever Y's condition number, and Q orthonormal to rounding), moves Y through memory twice, and needs
+only products and small QRs, which every namespace has.
+
+References: Demmel, Grigori, Hoemmen, Langou, "Communication-optimal parallel and sequential QR and LU factorizations",
+SIAM J. Sci. Comput. 2012 (tall-skinny QR); Barlow and Smoktunowicz, "Reorthogonalized block classical Gram–Schmidt",
+Numer. Math. 2013 (twice is enough, in blocks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .linearization import Array, Blocks, beside, device, eps, is_concrete, number, scalar_dtype
+from .tangents import Gram, SquareNorms
+
+NUMBERS = 2**18
+"""Numbers in a slice: 1 MiB of float32, which caches hold."""
+
+MOST_TRACED = 64
+"""Slices of a traced program, which unrolls them."""
+
+TWICE_IS_ENOUGH = 0.5
+"""A vector that keeps this share of its length in a projection has been orthogonal to rounding before."""
+
+Cut = tuple[int, int, int]
+"""(block, start, stop): numbers start … stop-1 of each vector's block."""
+
+
+def orthonormalise(xp: ModuleType, blocks: Blocks, against: Blocks | None = None) -> tuple[Blocks, Array]:
+    """Y = QR for vectors in blocks.
+
+    Parameters
+    ----------
+    xp : array namespace
+    blocks : tuple of arrays (m, P_l)
+        The vectors, one a row.
+    against : tuple of arrays (k, P_l), optional
+        Orthonormal vectors (or zeros) that the basis is to be orthogonal to: then Y less its part in them is QR.
+
+    Returns
+    -------
+    Q : tuple of arrays (m, P_l)
+        Orthonormal vectors, at least float32. Dependent columns of Y get vectors of their own, orthogonal to the
+        others. Vectors beyond the P that the space has are zero.
+    R : array (m, m)
+        Upper triangular; its diagonal has the signs that LAPACK gives it, and is zero to rounding where a column of Y
+        depends on those before.
+
+    Notes
+    -----
+    About 6·P·m² operations, which values don't change. With `against`, block Gram–Schmidt twice, 12·P·m² + 8·P·k·m; and
+    6·P·(k + m)² where Y holds nothing new in some direction, or when traced. The derivative exists where each slice of
+    Y has full rank; `separate` makes that so, where any basis near Y's range will do.
+    """
+    q, _, r = extend_basis(xp, against, blocks)
+    return q, r
+
+
+def extend_basis(xp: ModuleType, basis: Blocks | None, blocks: Blocks) -> tuple[Blocks, Array, Array]:
+    """Y = Q₀C + QR for a basis Q₀ of k vectors: Q (m, P_l), C (k, m) and R (m, m) as in `orthonormalise`."""
+    dtype = _working(xp, (*(basis or ()), *blocks))
+    blocks = tuple(xp.astype(block, dtype, copy=False) for block in blocks)
+    if basis is None or not basis[0].shape[0]:
+        q, r = _factor(xp, blocks)
+        return q, r[:0, :], r
+    basis = tuple(xp.astype(block, dtype, copy=False) for block in basis)
+    rest, first = _project_out(xp, basis, blocks)
+    rest, r1 = _factor(xp, rest)
+    rest, second = _project_out(xp, basis, rest)
+    q, r2 = _factor(xp, rest)
+    # What was more than rounding after the first projection keeps its length in the second
+    least = xp.min(xp.abs(xp.linalg.diagonal(r2))) if r2.shape[0] else first
+    if r2.shape[0] and not (is_concrete(least) and number(least) > TWICE_IS_ENOUGH):
+        return _factor_beside(xp, basis, blocks)
+    return q, first + second @ r1, r2 @ r1
+
+
+def _factor_beside(xp: ModuleType, basis: Blocks, blocks: Blocks) -> tuple[Blocks, Array, Array]:
+    """The same by one QR of [Q₀, Y], which gives Q₀ back up to signs: right also where Y adds nothing."""
+    k = basis[0].shape[0]
+    both, r = _factor(xp, tuple(xp.concat(pair, axis=0) for pair in zip(basis, blocks, strict=True)))
+    signs = xp.sign(xp.linalg.diagonal(r)[:k])
+    return tuple(block[k:, :] for block in both), signs[:, None] * r[:k, k:], r[k:, k:]
+
+
+def separate(xp: ModuleType, blocks: Blocks, start: int = 0) -> Blocks:
+    """Y with a trace of comb vectors, number start … start+m-1, so that all slices have full rank.
+
+    The derivative of QR divides by the diagonal of R, also by that of each slice. Where a basis near Y's range is all
+    that is wanted, this keeps it finite at any rank. The combs have eps^⅔ of the length of Y's longest vector.
+    """
+    m, total = blocks[0].shape[0], sum(_sizes(blocks))
+    dtype = _working(xp, blocks)
+    blocks = tuple(xp.astype(block, dtype, copy=False) for block in blocks)
+    if not m:
+        return blocks
+    square = xp.astype(xp.max(SquareNorms(xp, (0,) * len(blocks), 1)(blocks)), dtype)
+    length = (square + 1e3 * float(xp.finfo(dtype).smallest_normal)) ** 0.5
+    period = start + m
+    teeth = length * eps(xp, blocks[0]) ** (2 / 3) * math.sqrt(period / total)
+    comb = beside(xp, np.arange(start, start + m), blocks[0], xp.int32)
+    first, out = 0, []
+    for block in blocks:
+        places = xp.arange(first, first + block.shape[1], dtype=xp.int32, device=device(block)) % period
+        out.append(block + teeth * xp.astype(places[None, :] == comb[:, None], dtype))
+        first = (first + block.shape[1]) % period
+    return tuple(out)
+
+
+def _project_out(xp: ModuleType, basis: Blocks, blocks: Blocks) -> tuple[Blocks, Array]:
+    """Y - Q₀C and C = Q₀ᵀY."""
+    products = Gram(xp, (0,) * len(blocks), 1)(basis, blocks)[0, ...]
+    products = xp.astype(products, blocks[0].dtype, copy=False)
+    return tuple(y - products.T @ q for y, q in zip(blocks, basis, strict=True)), products
+
+
+def _factor(xp: ModuleType, blocks: Blocks) -> tuple[Blocks, Array]:
+    """Q and R of blocks in the working dtype: slice by slice, then of the slices' triangles."""
+    m, sizes = blocks[0].shape[0], _sizes(blocks)
+    if not m:
+        return blocks, blocks[0] @ blocks[0].T
+    slices = _slices(sizes, m, MOST_TRACED if device(blocks[0]) is None else None)
+    factors = [_householder(xp, _join(xp, [blocks[i][:, start:stop] for i, start, stop in cuts])) for cuts in slices]
+    if len(slices) == 1:
+        ((q, r),) = factors
+        return _put_back(xp, slices, [q.T], len(blocks)), r
+    (turns,), r = _factor(xp, (_join(xp, [triangle.T for _, triangle in factors]),))
+    rows = [turns[:, i * m : (i + 1) * m] @ q.T for i, (q, _) in enumerate(factors)]
+    return _put_back(xp, slices, rows, len(blocks)), r
+
+
+def _householder(xp: ModuleType, rows: Array) -> tuple[Array, Array]:
+    """Q (n, m) and R (m, m) of rows (m, n); where n < m, the last columns of Q and rows of R are zero."""
+    m, n = rows.shape
+    if n >= m:
+        return tuple(xp.linalg.qr(rows.T))
+    q, r = xp.linalg.qr(xp.concat([rows.T, beside(xp, np.zeros((m - n, m)), rows)], axis=0))
+    return q[:n, :], r
+
+
+def _slices(sizes: Sequence[int], m: int, most: int | None) -> list[tuple[Cut, ...]]:
+    """Cuts of large blocks into even pieces, and runs of what is smaller, none with fewer than m numbers a vector.
+
+    Unless there are no m numbers; then all are in one slice.
+    """
+    width = max(4 * m, NUMBERS // m)
+    if most is not None:
+        width = max(width, -(-sum(sizes) // most))
+    slices: list[tuple[Cut, ...]] = []
+    run: list[Cut] = []
+    for block, size in enumerate(sizes):
+        if 2 * size >= width:
+            pieces = -(-size // width)
+            edges = [size * i // pieces for i in range(pieces + 1)]
+            slices += [((block, start, stop),) for start, stop in pairwise(edges)]
+        elif size:
+            run.append((block, 0, size))
+            if _length(run) >= width:
+                slices.append(tuple(run))
+                run = []
+    if run and slices and _length(run) < width // 2:
+        run = [*slices.pop(), *run]
+    return [*slices, tuple(run)] if run else slices
+
+
+def _length(cuts: Sequence[Cut]) -> int:
+    return sum(stop - start for _, start, stop in cuts)
+
+
+def _put_back(xp: ModuleType, slices: Sequence[Sequence[Cut]], rows: Sequence[Array], count: int) -> Blocks:
+    """Blocks of the rows (m, length) of slices."""
+    pieces: list[list[Array]] = [[] for _ in range(count)]
+    for cuts, row in zip(slices, rows, strict=True):
+        at = 0
+        for block, start, stop in cuts:
+            pieces[block].append(row[:, at : at + stop - start])
+            at += stop - start
+    empty = rows[0][:, :0]
+    return tuple(_join(xp, parts or [empty]) for parts in pieces)
+
+
+def _join(xp: ModuleType, rows: list[Array]) -> Array:
+    return rows[0] if len(rows) == 1 else xp.concat(rows, axis=1)
+
+
+def _sizes(blocks: Blocks) -> tuple[int, ...]:
+    return tuple(block.shape[1] for block in blocks)
+
+
+def _working(xp: ModuleType, blocks: Blocks) -> Any:
+    """The widest dtype of the blocks, at least float32."""
+    return xp.result_type(*(scalar_dtype(xp, block) for block in blocks))
