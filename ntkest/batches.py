@@ -261,6 +261,11 @@ class BatchedLinearization(ChunkLoop):
         return tuple(self.xp.astype(a, p.dtype, copy=False) for a, p in zip(sums, self.params, strict=True))
 
     @property
+    def example_size(self) -> int:
+        """See `ExampleGradients`: P, which no batch exceeds."""
+        return sum(math.prod(p.shape) for p in self.params)
+
+    @property
     def map_example_vjp(self) -> Callable[..., Tree]:
         """See `ExampleGradients`; there if the linearization of a batch has it."""
         if not self._by_example:

@@ -89,7 +89,9 @@ def _exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
 
     def by_example(why: str) -> Outcome:
         state = BY_EXAMPLE.extend(problem, None, BY_EXAMPLE.draw(problem, 0, 0, units))
-        return Outcome(BY_EXAMPLE.moments(problem, state), BY_EXAMPLE.name, f"{why}; {BY_EXAMPLE.remark(problem, state)}")
+        return Outcome(
+            BY_EXAMPLE.moments(problem, state), BY_EXAMPLE.name, f"{why}; {BY_EXAMPLE.remark(problem, state)}"
+        )
 
     return BY_EXAMPLE.passes(problem, units), by_example
 

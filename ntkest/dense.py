@@ -123,13 +123,17 @@ class DenseLinearization(ChunkLoop):
         cotangents = self._cotangents(cotangents)
         return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
 
+    @property
+    def example_size(self) -> int:
+        """See `ExampleGradients`: P."""
+        return sum(math.prod(p.shape) for p in self.params)
+
     def map_example_vjp(
         self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
     ) -> Tree:
         """See `ExampleGradients`: products with the rows of each example, which are those of one index of axis 0."""
         count = checked_examples(self.examples)[1]
-        numbers = sum(block.shape[1] for block in self._blocks)
-        sizes = example_sizes(chunk, int(2**24 // numbers), count, leading(probes))
+        sizes = example_sizes(chunk, int(2**24 // self.example_size), count, leading(probes))
         return map_example_chunks(self.xp, self._pull_examples, reduce, probes, expand, count, sizes)
 
     def _pull_examples(self, start: int, stop: int) -> Callable[[Array], Blocks]:

@@ -78,7 +78,9 @@ class SquareNorms:
         total = accumulator(self.xp, _first(blocks[0]))
         pieces: list[list[Array]] = [[] for _ in range(self.parts)]
         for block, part in zip(blocks, self.part_of, strict=True):
-            pieces[part].append(_factored_norms(self.xp, block) if isinstance(block, tuple) else _square_norms(self.xp, block))
+            pieces[part].append(
+                _factored_norms(self.xp, block) if isinstance(block, tuple) else _square_norms(self.xp, block)
+            )
         wide = (self.xp.astype(self.xp.concat(columns, axis=1), total) for columns in pieces)
         return self.xp.stack([self.xp.sum(columns, axis=1) for columns in wide], axis=1)
 

@@ -22,7 +22,6 @@ from .cache import by_value
 from .derivatives import Closure, Derivative, Parts, derivative, evaluate, is_traced
 from .passes import BUDGET, UNROLLED, concatenated, count_of, rows_of, scanned, unrolled
 
-
 NUMBERS = 2**22
 """Numbers on the way of a chunk of pairs on CPU; 2**20 and 2**24 are alike, within a third."""
 
@@ -77,6 +76,11 @@ class Single:
     def count(self) -> int:
         """The number of examples."""
         return self.shape[self.axis]
+
+    @property
+    def numbers(self) -> int:
+        """The size of a gradient as it is made here, in factors or not."""
+        return sum(math.prod(v.aval.shape) for v in self.plan()[0].outvars)
 
     def default(self, platform: str) -> int:
         """Pairs of a probe and an example to push through together, by the numbers on their way.
@@ -221,12 +225,8 @@ def run_examples(
         if full == 1 or apart:
             results += [part(consts, blocks, inputs, probes, i * together, together) for i in range(full)]
         else:
-            stacked = lax.map(
-                lambda i: part(consts, blocks, inputs, probes, i * together, together), jnp.arange(full)
-            )
-            results.append(
-                jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]), stacked)
-            )
+            stacked = lax.map(lambda i: part(consts, blocks, inputs, probes, i * together, together), jnp.arange(full))
+            results.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]), stacked))
         if full * together < step.count:
             results.append(part(consts, blocks, inputs, probes, full * together, step.count - full * together))
         return concatenated(*results, axis=1)

@@ -88,6 +88,15 @@ class JaxLinearization:
         return self._map("vjp", reduce, probes, expand, chunk)
 
     @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: of dense layers only inputs and cotangents count."""
+        checked_examples(self.examples)
+        step = self.alone()
+        if step is None:
+            raise AttributeError("this function has no gradients of single examples")
+        return step.numbers
+
+    @property
     def map_example_vjp(self) -> Callable[..., Tree]:
         """See `ntkest.linearization.ExampleGradients`; there if the function can be traced on one example."""
         if "vjp" not in self.modes or (self.examples is not None and self.alone() is None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -204,6 +204,11 @@ class NumpyLinearization(ChunkLoop):
                 image[index] = np.broadcast_to(block, param.shape).reshape(-1)
         return images
 
+    @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: P."""
+        return sum(p.size for p in self.params)
+
     def map_example_vjp(
         self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
     ) -> Tree:
@@ -216,7 +221,7 @@ class NumpyLinearization(ChunkLoop):
             pulls = []
             for n in range(start, stop):
                 alone = [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
-                pulls.append(tracing.reverse(lambda blocks, alone=alone: self._function(blocks, alone), self.params))
+                pulls.append(tracing.reverse(partial(self._function, inputs=alone), self.params))
 
             def pull(cotangents: np.ndarray) -> Blocks:
                 _require_numpy("cotangents", cotangents)
@@ -231,8 +236,7 @@ class NumpyLinearization(ChunkLoop):
 
             return pull
 
-        numbers = sum(p.size for p in self.params)
-        sizes = example_sizes(chunk, _CHUNK_NUMBERS // numbers, count, leading(probes))
+        sizes = example_sizes(chunk, _CHUNK_NUMBERS // self.example_size, count, leading(probes))
         return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
     def chunk_size(self, mode: str, count: int) -> int:

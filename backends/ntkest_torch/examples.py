@@ -19,7 +19,7 @@ from .reverse import Tensors, make_reverse
 from .taps import Taps, Use, dense_uses
 
 Pull = Callable[[torch.Tensor], Tree]
-"""From cotangents (c, *output shape) of the whole batch to blocks of a slice of its examples, (c, n, P_l) or factors."""
+"""From cotangents (c, *output shape) of the whole batch to blocks (c, n, P_l), or factors, of a slice of examples."""
 
 
 class ExampleReverse:
@@ -47,8 +47,12 @@ class ExampleReverse:
     def numbers(self) -> int:
         """The size of a gradient as it is made here, in factors or not."""
         blocks = tuple(self._point.blocks.values())
-        loose = sum(b.numel() for index, b in enumerate(blocks) if index not in self._factored)
-        return loose + sum(use.positions * sum(blocks[use.block].shape) for use in self._uses)
+        loose = sum(b.numel() for index, b in enumerate(blocks) if not self.batches or index not in self._factored)
+        return (
+            loose
+            if not self.batches
+            else loose + sum(use.positions * sum(blocks[use.block].shape) for use in self._uses)
+        )
 
     def pullback(self, start: int, stop: int) -> Pull:
         """The pullback of the examples start … stop-1."""
@@ -105,9 +109,7 @@ class ExampleReverse:
 
         with grad_mode(self._live), differentiable_kernels(), _no_slow_loops():
             behind, images, seen = torch.func.vmap(single, out_dims=(1, 1, 0))(inputs, omega)
-        found: dict[int, Any] = {
-            index: image.reshape(count, n, -1) for index, image in zip(loose, images, strict=True)
-        }
+        found: dict[int, Any] = {index: image.reshape(count, n, -1) for index, image in zip(loose, images, strict=True)}
         for index in self._factored:
             found[index] = self._factors(index, behind, seen)
         return tuple(found[index] for index in range(len(blocks)))

@@ -123,25 +123,29 @@ class TorchLinearization:
 
         return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
 
+    @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: of dense layers only inputs and cotangents count."""
+        return self._examples().numbers
+
+    def _examples(self) -> ExampleReverse:
+        if self._by_example is None:
+            self._by_example = ExampleReverse(self._program, self._point, self._live, checked_examples(self.examples))
+        return self._by_example
+
     def map_example_vjp(
         self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
     ) -> Tree:
         """See `ntkest.linearization.ExampleGradients`; the forward is run again, for each chunk."""
         self._watch.check()
-        examples = checked_examples(self.examples)
-        if self._by_example is None:
-            self._by_example = ExampleReverse(self._program, self._point, self._live, examples)
-        by_example = self._by_example
-        default = example_chunk(by_example.numbers, self.outputs.device)
+        by_example, count = self._examples(), checked_examples(self.examples)[1]
 
         def pullback(start: int, stop: int) -> Callable[[Any], Tree]:
             pull = by_example.pullback(start, stop)
-            return lambda omega: pull(
-                self._probes(omega, self.outputs, "cotangents").reshape(-1, *self.outputs.shape)
-            )
+            return lambda omega: pull(self._probes(omega, self.outputs, "cotangents").reshape(-1, *self.outputs.shape))
 
-        sizes = example_sizes(chunk, default, examples[1], leading(probes))
-        return map_example_chunks(xp, pullback, reduce, probes, expand, examples[1], sizes)
+        sizes = example_sizes(chunk, example_chunk(by_example.numbers, self.outputs.device), count, leading(probes))
+        return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""

@@ -31,7 +31,6 @@ import numpy as np
 from ..linearization import Array, InvalidValueError, UnsupportedModeError, beside, identity, leading, tree_map
 from ..probes import Probes, draw_cotangents
 from ..tangents import Gram
-from .images import image_bytes
 from .pairs import PairSums, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
@@ -270,7 +269,8 @@ def _means(
     found = [mean_moment(xp, pieces) for pieces in norms]
     for count, pieces, pairs in zip(counts, between, sums, strict=True):
         outside, inside = mean_moment(xp, pieces), pair_moment(xp, *count, *pairs)
-        found.append(Moment(outside.value + inside.value, outside.replicates + inside.replicates))
+        without: Any = [outside.replicates, inside.replicates]
+        found.append(Moment(outside.value + inside.value, without[0] + without[1]))
     return tuple((moment.value, moment.replicates) for moment in found)
 
 
@@ -315,8 +315,10 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
         return InvalidValueError(
             f"{name} has no centred form, because centring mixes the examples; use method='reverse'"
         )
+    if not (problem.wants("square") or problem.wants("cross")):
+        return None
     needed = 2 * _probe_bytes(problem)
-    if needed > problem.memory and (problem.wants("square") or problem.wants("cross")):
+    if needed > problem.memory:
         return InvalidValueError(
             f"{name} keeps the gradients of all examples for two probes, {needed} bytes, and memory={problem.memory}; "
             "give it more, or use method='reverse'"
@@ -325,14 +327,18 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
 
 
 def _probe_bytes(problem: Problem) -> int:
-    """Bytes of the images of one probe for all kernels."""
-    counts = [1 if k.J.examples is None else k.J.examples[1] for k in problem.kernels]
-    return sum(count * size for count, size in zip(counts, image_bytes(problem, "vjp"), strict=True))
+    """Bytes for one probe: the images of all examples for each kernel, and their Gram matrices by part."""
+    count = 1 if problem.kernels[0].J.examples is None else problem.kernels[0].J.examples[1]
+    images = 0
+    for kernel in problem.kernels:
+        J: Any = kernel.J
+        images += int(J.example_size) * max(int(problem.xp.finfo(p.dtype).bits) // 8 for p in J.params)
+    return count * images + 8 * count * count * (problem.rows + 2) * len(problem.kernels)
 
 
 def _window(problem: Problem) -> int:
     """Probes whose images fit in the memory budget together, at least two."""
-    return max(2, problem.memory // max(1, _probe_bytes(problem)))
+    return max(2, problem.memory // _probe_bytes(problem))
 
 
 def _kernels(problem: Problem) -> range:

@@ -115,12 +115,17 @@ class Linearization(Protocol):
 
 
 class ExampleGradients(Protocol):
-    """Optional on a linearization, found by asking for the attribute ``map_example_vjp``; of use where `examples` is set.
+    """Optional on a linearization, found by asking for the attribute ``map_example_vjp``; for where `examples` is set.
 
     With `examples` = (axis, N), let ω_n be the slice of a cotangent ω that belongs to example n, and J_n the
     rows of J that do. The sum of the J_nᵀ ω_n is Jᵀ ω, and a pass that leaves out that sum gives all N of them
     for the floating-point operations of one VJP.
     """
+
+    @property
+    def example_size(self) -> int:
+        """Numbers in the image of one pair as `map_example_vjp` hands it out: P, or fewer with blocks in factors."""
+        ...
 
     def map_example_vjp(
         self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
