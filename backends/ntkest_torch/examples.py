@@ -27,7 +27,7 @@ class ExampleReverse:
 
     All inputs with N entries along the axis of the examples are taken apart along it, which is what `examples` was
     found by. A slice goes through ``torch.func.vmap`` together, with gradients of dense layers in factors; where an
-    operation forbids that, and for slices of one, each example has a graph of its own.
+    operation forbids that, each example has a graph of its own.
     """
 
     def __init__(self, program: Program, point: Point, live: bool, examples: tuple[int, int]) -> None:
@@ -38,6 +38,7 @@ class ExampleReverse:
         )
         self.batches = True
         """Batching over examples works, as far as is known."""
+        self._worked = False
         self._uses: tuple[Use, ...] = ()
         if not transforming():
             self._uses = dense_uses(program, self._alone(0))
@@ -56,18 +57,21 @@ class ExampleReverse:
 
     def pullback(self, start: int, stop: int) -> Pull:
         """The pullback of the examples start … stop-1."""
-        if not self.batches or stop - start == 1:
+        if not self.batches:
             return self._one_by_one(start, stop)
         apart: list[Pull] = []
 
         def pull(cotangents: torch.Tensor) -> Tree:
             if self.batches:
                 try:
-                    return self._together(start, stop, cotangents)
+                    images = self._together(start, stop, cotangents)
                 except (RuntimeError, UserWarning) as error:
-                    if out_of_memory(error):
+                    if self._worked or out_of_memory(error):
                         raise
                     self.batches = False
+                else:
+                    self._worked = True
+                    return images
             if not apart:
                 apart.append(self._one_by_one(start, stop))
             return apart[0](cotangents)

@@ -77,10 +77,15 @@ class ByExample:
         return _obstacle(problem) is None
 
     def all_units(self, problem: Problem) -> int | None:
-        """D, the number of probes from which traces are exact; None where more than traces and targets is wanted."""
-        if any(key[0] in ("square", "cross") for key in problem.needs):
-            return None
-        return problem.size // _examples(problem)[1]
+        """D, the number of probes from which traces are exact; None where more than traces and targets is wanted.
+
+        Raises
+        ------
+        InvalidValueError, UnsupportedModeError
+            If the method cannot be used here.
+        """
+        _, count = _examples(problem)
+        return None if problem.wants("square") or problem.wants("cross") else problem.size // count
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A pass a probe and kernel, where for traces alone D are enough; and one for exact targets."""
