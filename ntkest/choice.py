@@ -41,7 +41,13 @@ CLEARLY = 2.0
 """The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
 
 FEW_EXAMPLES = 64
-"""The most examples for which norms and products are taken example by example."""
+"""The most examples for which norms and products are taken example by example, ..."""
+
+IN_FACTORS = 512
+"""... and where gradients come in factors; in between, as many as N example_size ≤ FEW_EXAMPLES · P allows.
+
+Measured at equal time on an MLP of 27,000 parameters: 7 to 14 times smaller errors for effective ranks, from N = 32 to
+512; but at 512 a pass with its Gram matrix took 30 times as long as a pass of reverse."""
 
 CONFIDENCE = 2.1
 """Half-widths of 95 % intervals in standard errors, about."""
@@ -261,8 +267,14 @@ def _by_example_pays(problem: Problem) -> bool:
     """
     if not BY_EXAMPLE.offered(problem):
         return False
-    examples = problem.kernels[0].J.examples
-    return BY_EXAMPLE.all_units(problem) is not None or (examples is not None and examples[1] <= FEW_EXAMPLES)
+    if BY_EXAMPLE.all_units(problem) is not None:
+        return True
+    for a, kernel in enumerate(problem.kernels):
+        J: Any = kernel.J
+        examples = J.examples[1]
+        if examples > IN_FACTORS or examples * J.example_size > FEW_EXAMPLES * problem.parameters(a):
+            return False
+    return True
 
 
 def _worth(problem: Problem, one_sided: Estimator) -> int:

@@ -341,6 +341,18 @@ def test_kernels_with_examples_on_different_axes_are_refused():
         ntkest.alignment(J, other, method=METHOD, passes=20)
 
 
+def test_inputs_that_are_hidden_from_the_linearization_are_no_examples(framework):
+    """With check=False nobody has looked whether the axis that was named is one of examples."""
+    from tests.networks import _tools
+
+    as_array, _ = _tools(framework, "tanh")
+    x = as_array(np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32))
+    weight = as_array(np.random.default_rng(1).standard_normal((3, 2)).astype(np.float32))
+    J = ntkest.linearize(lambda p: x @ p, weight, batch_axis=0, check=False)
+    with pytest.raises((ntkest.NTKError, RuntimeError)):
+        ntkest.trace(J, method=METHOD, passes=4)
+
+
 def test_too_few_passes_are_refused():
     J = ntkest.from_jacobian(jacobian(0, n=3, d=9), (3, 9))
     with pytest.raises(InvalidValueError, match="passes=3 is too few"):

@@ -217,10 +217,19 @@ class NumpyLinearization(ChunkLoop):
         inputs = trees.arrays(self._model.inputs)
         shape = tuple(1 if i == axis else n for i, n in enumerate(self.outputs.shape))
 
+        def single(n: int) -> list[np.ndarray]:
+            return [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
+
+        if np.shape(self._model(self._tree, single(0))) != shape:  # autograd would broadcast cotangents without a word
+            raise InvalidValueError(
+                f"the function does not give outputs {shape} for one example alone; pass all arrays that run over "
+                "examples as inputs"
+            )
+
         def pullback(start: int, stop: int) -> Callable[[np.ndarray], Blocks]:
             pulls = []
             for n in range(start, stop):
-                alone = [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
+                alone = single(n)
                 pulls.append(tracing.reverse(partial(self._function, inputs=alone), self.params))
 
             def pull(cotangents: np.ndarray) -> Blocks:
