@@ -209,28 +209,42 @@ class NumpyLinearization(ChunkLoop):
         """See `ntkest.linearization.ExampleGradients`: P."""
         return sum(p.size for p in self.params)
 
-    def map_example_vjp(
-        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
-    ) -> Tree:
-        """See `ntkest.linearization.ExampleGradients`: a trace of each example alone, and its VJPs one by one."""
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ntkest.linearization.ExampleGradients`; there if the function can be called on one example."""
+        if self.examples is not None and not self._separable:
+            raise AttributeError("the function gives no outputs of one example alone")
+        return self._map_examples
+
+    @cached_property
+    def _separable(self) -> bool:
+        """Whether one example alone gives its share of the outputs; autograd would broadcast cotangents without a word.
+
+        If not, its inputs are hidden from us, in a closure say.
+        """
+        return np.shape(self._model(self._tree, self._single(0))) == self._alone
+
+    @property
+    def _alone(self) -> tuple[int, ...]:
+        """The shape of the outputs of one example."""
+        axis, _ = checked_examples(self.examples)
+        return tuple(1 if i == axis else n for i, n in enumerate(self.outputs.shape))
+
+    def _single(self, n: int) -> list[np.ndarray]:
+        """The inputs of one example: slices of those that have N entries along the axis."""
         axis, count = checked_examples(self.examples)
         inputs = trees.arrays(self._model.inputs)
-        shape = tuple(1 if i == axis else n for i, n in enumerate(self.outputs.shape))
+        return [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
 
-        def single(n: int) -> list[np.ndarray]:
-            return [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
-
-        if np.shape(self._model(self._tree, single(0))) != shape:  # autograd would broadcast cotangents without a word
-            raise InvalidValueError(
-                f"the function does not give outputs {shape} for one example alone; pass all arrays that run over "
-                "examples as inputs"
-            )
+    def _map_examples(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """A trace of each example alone, and its VJPs one by one."""
+        axis, count = checked_examples(self.examples)
 
         def pullback(start: int, stop: int) -> Callable[[np.ndarray], Blocks]:
-            pulls = []
-            for n in range(start, stop):
-                alone = single(n)
-                pulls.append(tracing.reverse(partial(self._function, inputs=alone), self.params))
+            singles = [partial(self._function, inputs=self._single(n)) for n in range(start, stop)]
+            pulls = [tracing.reverse(function, self.params) for function in singles]
 
             def pull(cotangents: np.ndarray) -> Blocks:
                 _require_numpy("cotangents", cotangents)
@@ -238,7 +252,7 @@ class NumpyLinearization(ChunkLoop):
                 omega = omega.astype(self.outputs.dtype, copy=False).reshape(-1, *self.outputs.shape)
                 images = tuple(np.empty((len(omega), len(pulls), p.size), p.dtype) for p in self.params)
                 for i, n in np.ndindex(len(omega), len(pulls)):
-                    blocks = pulls[n](np.take(omega[i], start + n, axis).reshape(shape))
+                    blocks = pulls[n](np.take(omega[i], start + n, axis).reshape(self._alone))
                     for image, block, param in zip(images, blocks, self.params, strict=True):
                         image[i, n] = np.broadcast_to(block, param.shape).reshape(-1)
                 return images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,9 @@ class ExampleReverse:
     operation forbids that, each example has a graph of its own.
     """
 
-    def __init__(self, program: Program, point: Point, live: bool, examples: tuple[int, int]) -> None:
+    def __init__(
+        self, program: Program, point: Point, live: bool, examples: tuple[int, int], shape: Sequence[int]
+    ) -> None:
         self._program, self._point, self._live = program, point, live
         self._axis, self._count = examples
         self._apart = frozenset(
@@ -39,9 +41,18 @@ class ExampleReverse:
         self.batches = True
         """Batching over examples works, as far as is known."""
         self._worked = False
+        self.possible = True
+        """One example alone gives its share of the outputs; if not, its inputs are hidden from us, in a closure say."""
         self._uses: tuple[Use, ...] = ()
         if not transforming():
-            self._uses = dense_uses(program, self._alone(0))
+            wanted = tuple(1 if axis == self._axis else n for axis, n in enumerate(shape))
+            try:
+                found, self._uses = dense_uses(program, self._alone(0))
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                found = ()
+            self.possible = found == wanted
         self._factored = tuple(sorted({use.block for use in self._uses}))
 
     @property

@@ -130,13 +130,21 @@ class TorchLinearization:
 
     def _examples(self) -> ExampleReverse:
         if self._by_example is None:
-            self._by_example = ExampleReverse(self._program, self._point, self._live, checked_examples(self.examples))
+            examples = checked_examples(self.examples)
+            self._by_example = ExampleReverse(self._program, self._point, self._live, examples, self.outputs.shape)
         return self._by_example
 
-    def map_example_vjp(
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ntkest.linearization.ExampleGradients`; there if the model can be called on one example."""
+        if self.examples is not None and not self._examples().possible:
+            raise AttributeError("the model gives no outputs of one example alone")
+        return self._map_examples
+
+    def _map_examples(
         self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
     ) -> Tree:
-        """See `ntkest.linearization.ExampleGradients`; the forward is run again, for each chunk."""
+        """The forward is run again, for each chunk."""
         self._watch.check()
         by_example, count = self._examples(), checked_examples(self.examples)[1]
 

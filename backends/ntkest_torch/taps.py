@@ -75,10 +75,11 @@ def _linear_arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, A
     return input, weight, bias
 
 
-def dense_uses(program: Program, point: Point) -> tuple[Use, ...]:
-    """The uses, in order, of weights that serve in dense layers only and whose gradients are smaller in factors.
+def dense_uses(program: Program, point: Point) -> tuple[tuple[int, ...], tuple[Use, ...]]:
+    """The shape of the outputs, and the uses, in order, of weights that serve in dense layers only.
 
-    `point` has the inputs of a single example. Costs its forward, and a reverse pass.
+    Left out are weights whose gradients are no smaller in factors. `point` has the inputs of a single example. Costs
+    its forward, and a reverse pass.
     """
     with grad_mode(True):
         blocks = tuple(block.detach().requires_grad_() for block in point.blocks.values())
@@ -94,4 +95,4 @@ def dense_uses(program: Program, point: Point) -> tuple[Use, ...]:
         block = blocks[index]
         return otherwise[index] is None and positions[index] * sum(block.shape) < block.numel()
 
-    return tuple(use for use in taps.uses if serves(use.block))
+    return tuple(outputs.shape), tuple(use for use in taps.uses if serves(use.block))

@@ -10,9 +10,10 @@ one. With signs ω, all unbiased:
   examples a = b is taken, within an example all pairs a ≠ b.
 * ⟨K₁, K₂⟩ likewise, from products of Γ¹ and Γ² for the same probes.
 
-When to use it: nearly always for traces. For norms and products a probe takes the Gram matrix of N gradients, N²P
-multiplications beside the some 3NP of the pass, and their N·P numbers are kept for at least two probes, so it
-is for batches of up to some dozens of examples.
+When to use it: nearly always for traces. For norms and products a probe takes the Gram matrix of N gradients, of s
+numbers each: N²s multiplications beside the some 3NP of the pass, and N·s numbers are kept for at least two probes.
+For dense layers, whose gradients come in factors, s is far below P; elsewhere it is P, and the method is
+for batches of up to some dozens of examples.
 
 In lattice field theory, splitting a probe so that noise between the parts drops out is known as dilution (Foley et al.,
 "Practical all-to-all propagators for lattice QCD", Comput. Phys. Commun. 172, 2005); that here all parts cost one
@@ -309,7 +310,7 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
         if getattr(J, "map_example_vjp", None) is None:
             return UnsupportedModeError(
                 f"{name} needs gradients of single examples (map_example_vjp), which {type(J).__name__} does not "
-                "offer; use method='reverse'"
+                "offer for this model; use method='reverse'"
             )
         if J.examples != problem.kernels[0].J.examples:
             return InvalidValueError(
