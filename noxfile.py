@@ -154,6 +154,16 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *(session.posargs or small))
 
 
+@nox.session(default=False)
+def estimators(session: nox.Session) -> None:
+    """The contest with other libraries' estimators, on a small scale; `-- --seeds 50` is the whole, about an hour."""
+    session.install("-e", ".", *EXTRAS["app"], "-r", "benchmarks/peers.txt")
+    folder = session.create_tmp()
+    small = ["--seeds", "2", "--size", "200", "--budgets", "20", "120", "--work", folder]
+    small += ["--json", str(Path(folder, "estimators.json")), "--markdown", str(Path(folder, "estimators.md"))]
+    session.run("python", "-m", "benchmarks", "estimators", *(session.posargs or small))
+
+
 # Helpers --------------------------------------------------------------------------------------------------------------
 
 

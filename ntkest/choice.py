@@ -13,12 +13,13 @@ A choice that looks at values makes the estimate depend on itself: "auto" is unb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem, XNysTrace, XTrace
-from .forecast import Errors, Spectrum, fit
+from .estimate import Estimate
+from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
 from .linearization import InvalidValueError, TracedValueError, is_concrete, number
+from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
 from .probes import Probes
 from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
 
@@ -34,8 +35,8 @@ LEAST = 4
 MOST = 0.45
 """... and no pilot that takes more than this share of the passes."""
 
-HANDICAP = 1.3
-"""What is held against a forecast for XTrace, which flatters it by about so much, beside one for XNysTrace."""
+ENOUGH = 8
+"""Samples from which on an error bar corrects a forecast."""
 
 CLEARLY = 2.0
 """The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
@@ -49,12 +50,6 @@ IN_FACTORS = 512
 Measured at equal time on an MLP of 27,000 parameters: 7 to 14 times smaller errors for effective ranks, from N = 32 to
 512; but at 512 a pass with its Gram matrix took 30 times as long as a pass of reverse."""
 
-CONFIDENCE = 2.1
-"""Half-widths of 95 % intervals in standard errors, about."""
-
-SKETCH = XNysTrace(side="outputs")
-"""The pilot's estimator: its sketch is one that XTrace can take over."""
-
 
 def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None) -> Outcome:
     """Spend what the plan allows, from the start or from where a run has stopped."""
@@ -63,15 +58,15 @@ def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None)
     by_cost = plan.probes is not None or plan.passes is not None
     if run is not None:
         go_on = fixed(problem, plan, run.estimator, run=run) if by_cost else None
-        return go_on or to_tolerance(problem, plan, assess, run.estimator, run=run, need_of=_need_of(problem))
+        return go_on or to_tolerance(problem, plan, assess, run.estimator, run=run, need_of=need_of(problem))
     if by_cost and plan.method == "auto":
-        return _auto_fixed(problem, plan)
+        return _auto_fixed(problem, plan, assess)
     if by_cost:
         return fixed(problem, plan, ESTIMATORS[plan.method])
     try:
         if plan.method == "auto":
             return _auto_to_tolerance(problem, plan, assess)
-        return to_tolerance(problem, plan, assess, ESTIMATORS[plan.method], need_of=_need_of(problem))
+        return to_tolerance(problem, plan, assess, ESTIMATORS[plan.method], need_of=need_of(problem))
     except TracedValueError as error:
         raise TracedValueError(
             "rtol= decides from values how far to go, which cannot be traced; inside jit, grad or vmap give passes= "
@@ -105,7 +100,7 @@ def _exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
 # A fixed cost ---------------------------------------------------------------------------------------------------------
 
 
-def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
+def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     one_sided, why = _prior(problem, plan.probes)
     if plan.probes is not None:
         return fixed(problem, plan, one_sided, why)
@@ -117,15 +112,15 @@ def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
     if not _can_sketch(problem) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
         return fixed(problem, plan, one_sided, why)
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
-    spectra = _spectra(problem, SKETCH, state)
+    spectra = spectra_of(problem, SKETCH, state)
     if not spectra:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(pilot))
     probes = one_sided.samples(problem, plan.passes - problem.passes)
     ranges, nystrom = XTRACE.samples(problem, plan.passes), SKETCH.samples(problem, plan.passes)
     errors = {
-        one_sided.name: _error(problem, spectra, lambda s: s.one_sided(max(probes, 2) * _worth(problem, one_sided))),
-        SKETCH.name: _error(problem, spectra, lambda s: s.nystrom(nystrom)),
-        XTRACE.name: _error(problem, spectra, lambda s: s.range(ranges)),
+        one_sided.name: error_of(problem, spectra, one_sided, probes),
+        SKETCH.name: error_of(problem, spectra, SKETCH, nystrom),
+        XTRACE.name: error_of(problem, spectra, XTRACE, ranges),
     }
     if errors[one_sided.name] <= min(errors[SKETCH.name], errors[XTRACE.name]) and probes >= one_sided.fewest:
         state = one_sided.extend(problem, None, one_sided.draw(problem, plan.seed, 0, probes))
@@ -133,12 +128,15 @@ def _auto_fixed(problem: Problem, plan: Plan) -> Outcome:
     have = max(pilot, min(ranges, nystrom))
     if have > pilot:
         state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, pilot, have))
-    spectra = _spectra(problem, SKETCH, state)
+    spectra = spectra_of(problem, SKETCH, state)
     if not spectra:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(have))
-    errors[SKETCH.name] = _error(problem, spectra, lambda s: s.nystrom(nystrom))
-    errors[XTRACE.name] = _error(problem, spectra, lambda s: s.range(have))
-    if HANDICAP * errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
+    errors[SKETCH.name] = error_of(problem, spectra, SKETCH, nystrom)
+    errors[XTRACE.name] = error_of(problem, spectra, XTRACE, have)
+    if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
+        seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
+        errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
+    if errors[XTRACE.name] < errors[SKETCH.name] and have >= XTRACE.fewest and have <= ranges:
         adopted = XTRACE.adopt(problem, state)
         return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
     if nystrom > have:
@@ -167,49 +165,36 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         return turn_exact(f"exact: {exact} passes cost no more than a first sample")
 
     def finish(estimator: Estimator, reason: str, run: Run | None) -> Outcome:
-        return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, _need_of(problem))
+        return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, need_of(problem))
 
     if not _can_sketch(problem) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
         return finish(*_compare_modes(problem, plan, assess, one_sided, why))
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
     run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
     progress_of(plan.progress)(problem.passes, plan.max_passes)
-    spectra = _spectra(problem, SKETCH, state)
+    spectra = spectra_of(problem, SKETCH, state)
     if not spectra:
         return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(PILOT), run=run)
     values = assess(SKETCH.moments(problem, state), SKETCH.name)
     target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
-    costs = {name: cost - problem.passes for name, cost in costs_of(problem, spectra, target, one_sided).items()}
-    costs[one_sided.name] += problem.passes  # the pilot is no help there
-    costs[EXACT.name] = float(exact)
+    costs = {one_sided.name: problem.passes, EXACT.name: exact}  # which start anew, and to which the pilot is lost
+    for estimator in (one_sided, SKETCH, XTRACE):
+        samples = samples_for(problem, spectra, estimator, target)
+        costs[estimator.name] = costs.get(estimator.name, 0) + estimator.passes(problem, samples)
+    costs[EXACT.name] += problem.passes
     best = min(costs, key=lambda name: costs[name])
-    told = ", ".join(f"{name} {cost:.0f}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
     if best == EXACT.name and problem.passes + exact <= plan.max_passes:
-        return turn_exact(reason)
+        try:
+            return turn_exact(reason)
+        except KeyboardInterrupt:
+            return Outcome(SKETCH.moments(problem, state), SKETCH.name, interrupted=True, run=run)
     if best == one_sided.name:
         return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
     if best == XTRACE.name:
         return finish(XTRACE, reason, Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed))
     return finish(SKETCH, reason, run)
-
-
-def costs_of(problem: Problem, spectra: Sequence[Spectrum], target: float, one_sided: Estimator) -> dict[str, float]:
-    """Passes from the start to a relative standard error of `target`, by estimator."""
-    forms: list[tuple[Estimator, Callable[[Spectrum, int], Errors]]] = [
-        (one_sided, lambda s, q: s.one_sided(q * _worth(problem, one_sided))),
-        (SKETCH, lambda s, q: s.nystrom(q)),
-        (XTRACE, lambda s, q: s.range(q)),
-    ]
-    costs = {}
-    for estimator, errors in forms:
-        samples = _least(
-            lambda q, errors=errors: _error(problem, spectra, lambda s: errors(s, q)) <= target,  # type: ignore[misc]
-            estimator.fewest,
-            estimator.samples(problem, 2**40),
-        )
-        costs[estimator.name] = float(estimator.passes(problem, max(samples, estimator.first)))
-    return costs
 
 
 def _compare_modes(
@@ -225,7 +210,7 @@ def _compare_modes(
             return favourite, why, None
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
         found = assess(estimator.moments(problem, state), estimator.name)
-        error = max(number(e.std_error) / max(abs(number(e.value)), 1e-300) for e in found)
+        error = max(_relative_error(e) for e in found)
         pilots[estimator.name] = (error * math.sqrt(cost), state)
     other = FORWARD if favourite is REVERSE else REVERSE
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
@@ -277,15 +262,6 @@ def _by_example_pays(problem: Problem) -> bool:
     return True
 
 
-def _worth(problem: Problem, one_sided: Estimator) -> int:
-    """Plain probes that one is worth, about: example by example N, as if all N² blocks of K weighed the same.
-
-    Measured on networks on real data it is more; where examples have little in common, it can be as little as 1.
-    """
-    examples = problem.kernels[0].J.examples
-    return examples[1] if one_sided is BY_EXAMPLE and examples is not None else 1
-
-
 def _can_sketch(problem: Problem) -> bool:
     """Whether a pilot can be drawn, and looked at."""
     first = problem.kernels[0].J
@@ -293,57 +269,8 @@ def _can_sketch(problem: Problem) -> bool:
     return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")
 
 
-def _spectra(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> list[Spectrum]:
-    """A likeness of each kernel's spectrum; none if a sketch has all of a kernel's range."""
-    sketches = [estimator.sketch(problem, state, a) for a in range(len(problem.kernels))]
-    if any(sketch is None for sketch in sketches):
-        return []
-    return [fit(sketch) for sketch in sketches if sketch is not None]
-
-
-def _error(problem: Problem, spectra: Sequence[Spectrum], errors: Callable[[Spectrum], Errors]) -> float:
-    """The relative error to expect of the worst quantity that the wanted moments can make."""
-    return max(_combined(problem, errors(spectrum)) for spectrum in spectra)
-
-
-def _combined(problem: Problem, errors: Errors) -> float:
-    if problem.wants("cross"):
-        return errors.square
-    if problem.wants("square"):
-        return errors.rank if problem.wants("trace") else errors.square / 2
-    return errors.trace
-
-
-def _least(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The least integer in low … high for which `holds`, which once true stays so; high if there is none."""
-    step = low
-    while step < high and not holds(step):
-        low, step = step + 1, min(2 * step, high)
-    high = step
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return high
-
-
-def _need_of(problem: Problem) -> Callable[[Estimator, Any, int, float], int | None]:
-    """The samples at which a sketch's error is to fall by a factor, from the spectrum that it shows now."""
-
-    def need(estimator: Estimator, state: Any, have: int, excess: float) -> int | None:
-        if not isinstance(estimator, XNysTrace | XTrace):
-            return None
-        spectra = _spectra(problem, estimator, state)
-        if not spectra:
-            return None
-        form = Spectrum.nystrom if isinstance(estimator, XNysTrace) else Spectrum.range
-        now = _error(problem, spectra, lambda s: form(s, have))
-        return _least(
-            lambda q: _error(problem, spectra, lambda s: form(s, q)) * excess * 1.05 <= now,
-            have + 1,
-            estimator.samples(problem, 2**40),
-        )
-
-    return need
+def _relative_error(estimate: Estimate) -> float:
+    return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
 
 
 def check_resumable(plan: Plan) -> None:

@@ -121,6 +121,22 @@ class Spectrum:
             self.fluctuation(square, square**2 / spread, q, left) / self.square,
         )
 
+    def two_sided(self, probes: float) -> Errors:
+        """From means of ωᵀKω and ‖Kω‖²."""
+        fourth = float(self.counts @ self.values**4)
+        return _independent(
+            self.one_sided(probes).trace, self.fluctuation(self.square, fourth, probes, self.dimension) / self.square
+        )
+
+    def deflated(self, probes: float, power: int = 2) -> Errors:
+        """From Hutch++, or with power 1 from Nyström++, with half as many columns as probes."""
+        total, square, spread = self.residual(max(probes / 2, 1), power)
+        linear, pairs = 8 / probes / spread, 4 / (probes * max(probes - 1, 1))
+        return _independent(
+            self.fluctuation(total, square, probes, self.dimension) / self.trace,
+            math.sqrt(linear + pairs) * square / self.square,
+        )
+
     def one_sided(self, probes: float) -> Errors:
         """From one-sided probes."""
         trace = self.fluctuation(self.trace, self.square, probes, self.dimension) / self.trace

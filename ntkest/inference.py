@@ -37,6 +37,8 @@ class Quantity:
     """If the last moment in `keys` is the only random one, the quantity goes with this power of it."""
     debias: str = ""
     """How the jackknife's bias correction reduces its error: of the "logarithm", of the "value", or not at all ("")."""
+    debias_in: frozenset[str] | None = None
+    """The methods whose results are corrected; None for all."""
 
     def chi_square(self, replicates: Sequence[Array | None]) -> bool:
         """Whether the last moment alone is random, so that the interval is a scaled χ²."""
@@ -201,7 +203,10 @@ def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | N
     safe = xp.where(rest > 0, rest / xp.where(mean > 0, mean, mean * 0 + 1)[None, :], rest * 0 + 1)
     degrees = 2.0 * m * mean * mean / (xp.sum(squares, axis=0) / (m - 1) + floor)
     share = xp.where(positive, offset / whole, mean * 0)
-    return share, degrees * xp.exp(-_wobble(xp, squares + floor, 2.0 * xp.log(safe)))
+    degrees = degrees * xp.exp(-_wobble(xp, squares + floor, 2.0 * xp.log(safe)))
+    # Beside an exact share some rests are lost in rounding. A sum of squares of m probes has at least m degrees.
+    lost = xp.logical_and(share > 0.5, xp.abs(mean) < 4.0 * m * float(info.eps))
+    return share, xp.where(lost, degrees * 0 + m, degrees)
 
 
 def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
@@ -217,6 +222,8 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
     """The estimate of `quantity`, with its parts if the problem has any; `result` goes to `Estimate`."""
     xp = problem.xp
+    if quantity.debias_in is not None and result["method"] not in quantity.debias_in:
+        quantity = replace(quantity, debias="")
     J = problem.kernels[quantity.kernel or 0].J
     chosen = [moments[key] for key in quantity.keys]
     _refuse_zero(quantity, moments)

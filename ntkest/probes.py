@@ -182,7 +182,7 @@ def _normal(bits: np.ndarray) -> np.ndarray:
     halves = np.ascontiguousarray(bits).view("<u4")
     unit = (halves + 0.5) * 2.0**-32
     radius, angle = np.sqrt(-2.0 * np.log(unit[:, 0::2])), (2.0 * np.pi) * unit[:, 1::2]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(bits.shape[0], -1)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2).reshape(bits.shape[0], bits.shape[1] // 4)
 
 
 def _compiles(J: Linearization) -> bool:

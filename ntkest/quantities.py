@@ -3,8 +3,8 @@
 All take the same keywords:
 
 method : str
-    "auto", "exact", "reverse", "forward", "reverse-by-example", "hutchinson", "hutch++" or "hutch++jv"; see
-    `ntkest.estimators`.
+    "auto", "exact", "reverse", "forward", "reverse-by-example", "hutchinson", "hutch++", "hutch++jv", "nystrom++",
+    "adaptive-hutch++", "xnystrace" or "xtrace"; see `ntkest.estimators`.
 rtol, atol : float
     Sample until the half-width of the 95 % interval is at most rtol times the value, or at most atol, or `max_passes`
     are spent.
@@ -176,25 +176,9 @@ def measure(
     state: Any = False,
 ) -> list[Estimate]:
     """Estimate several quantities from the same probes; what all public functions call."""
-    if not is_linearization(J):
-        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
     plan = Plan(method, rtol, atol, max_passes, passes, check_seed(seed), probes, progress)
-    kernels = tuple(Counted(k, chunk) for k in (J, *others))
-    groups = group_parameters(J.param_names, by)
-    for k in others:
-        if by is not None and group_parameters(k.param_names, by) != groups:
-            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
-    centre = _centre(J, centered)
-    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
-    problem = Problem.of(
-        kernels,
-        groups=groups,
-        needs=frozenset(key for quantity in quantities for key in quantity.keys),
-        target=target,
-        target_norm=norm,
-        centre=centre,
-        memory=_bytes(memory),
-    )
+    problem = pose(J, quantities, others, targets, by, centered, memory, chunk)
+    kernels = problem.kernels
 
     def estimates(moments: Any, name: str, why: str = "", **extra: Any) -> list[Estimate]:
         result = {
@@ -206,7 +190,7 @@ def measure(
             "atol": atol,
             "why": why,
         }
-        about = {"seed": seed, "chunk": _chunk_used(J, name, chunk), **_setting(J), **extra}
+        about = {"seed": seed, "chunk": chunk_used(J, name, chunk), **setting(J), **extra}
         return [infer(problem, quantity, moments, about=about, **result) for quantity in quantities]
 
     run = _run(state, plan)
@@ -216,6 +200,37 @@ def measure(
     extra = {"interrupted": True} if outcome.interrupted else {}
     found = estimates(outcome.moments, outcome.method, outcome.why, **extra)
     return found if state is False else [replace(e, state=outcome.run) for e in found]
+
+
+def pose(
+    J: Linearization,
+    quantities: Sequence[Quantity],
+    others: Sequence[Linearization] = (),
+    targets: Any = None,
+    by: str | None = None,
+    centered: bool | str = False,
+    memory: int | str = "2GB",
+    chunk: int | None = None,
+) -> Problem:
+    """The problem that public keywords describe, with nothing spent yet."""
+    if not is_linearization(J):
+        raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
+    kernels = tuple(Counted(k, chunk) for k in (J, *others))
+    groups = group_parameters(J.param_names, by)
+    for k in others:
+        if by is not None and group_parameters(k.param_names, by) != groups:
+            raise ShapeError(f"by={by!r} needs the same parameter names in both linearizations")
+    centre = centre_of(J, centered)
+    target, norm = (None, None) if targets is None else as_target(kernels[0], targets, centre)
+    return Problem.of(
+        kernels,
+        groups=groups,
+        needs=frozenset(key for quantity in quantities for key in quantity.keys),
+        target=target,
+        target_norm=norm,
+        centre=centre,
+        memory=byte_count(memory),
+    )
 
 
 def _run(state: Any, plan: Plan) -> Run | None:
@@ -231,7 +246,8 @@ def _run(state: Any, plan: Plan) -> Run | None:
     return None
 
 
-def _centre(J: Linearization, centered: bool | str) -> Centre | None:
+def centre_of(J: Linearization, centered: bool | str) -> Centre | None:
+    """The projector that ``centered=`` asks for."""
     shape = tuple(int(n) for n in J.outputs.shape)
     if centered is False:
         return None
@@ -247,7 +263,7 @@ def _centre(J: Linearization, centered: bool | str) -> Centre | None:
     raise InvalidValueError(f"centered= takes False, True or 'examples', not {centered!r}")
 
 
-def _bytes(memory: int | str) -> int:
+def byte_count(memory: int | str) -> int:
     """A byte count from a number or from text like "2GB" or "512 MiB"."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
@@ -262,11 +278,12 @@ def _bytes(memory: int | str) -> int:
     return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
 
 
-def _chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+def chunk_used(J: Linearization, method: str, chunk: int | None) -> int:
+    """Probes pushed through together, by the keyword or by the adapter's rule."""
     return chunk or J.chunk_size("jvp" if method == "forward" else "vjp", 2**30)
 
 
-def _setting(J: Linearization) -> dict[str, Any]:
+def setting(J: Linearization) -> dict[str, Any]:
     """dtype, device and versions, as text."""
     framework = J.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
     place = device(J.outputs)

@@ -156,9 +156,9 @@ def to_tolerance(
         if want > have:
             foreseen = min(need, FORESIGHT * have) if have else want
             cheaper = exact_passes <= estimator.growth(problem, have, foreseen)
-            if exact is not None and cheaper and problem.passes + exact_passes <= plan.max_passes:
-                return exact(f"exact: its {exact_passes} passes cost less than the {need} samples that rtol needs")
             try:
+                if exact is not None and cheaper and problem.passes + exact_passes <= plan.max_passes:
+                    return exact(f"exact: its {exact_passes} passes cost less than the {need} samples that rtol needs")
                 state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, want))
             except KeyboardInterrupt:
                 if state is None:
@@ -243,6 +243,12 @@ def check_modes(problem: Problem, estimator: Estimator) -> None:
 
 
 def _check_enough(problem: Problem, estimator: Estimator, samples: int, keyword: str, given: int) -> None:
+    most = estimator.samples(problem, 2**40)
+    if most < estimator.fewest:
+        raise InvalidValueError(
+            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but a kernel "
+            f"of rank {most} has no more than {most}; use method='exact'"
+        )
     if samples < estimator.fewest:
         least = estimator.passes(problem, estimator.fewest)
         raise InvalidValueError(

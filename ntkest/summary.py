@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .columns import aligned
 from .estimate import Estimate
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, target_alignment_of, trace_of
 from .linearization import Linearization, number
@@ -48,9 +49,9 @@ class Summary(Mapping[str, Estimate]):
         cost = f"{first.method}, {self.passes} passes, {first.about.get('dtype', '')}"
         rows = [("", "value", "± std. error", "95 % interval")]
         rows += [(TITLES.get(name, name), *_cells(e)) for name, e in self.estimates.items()]
-        lines = [head, cost, "", *_aligned(rows)]
+        lines = [head, cost, "", *aligned(rows)]
         if first.parts:
-            lines += ["", *_aligned(self._part_rows())]
+            lines += ["", *aligned(self._part_rows())]
         return "\n".join(lines)
 
     def _part_rows(self) -> list[tuple[str, ...]]:
@@ -109,12 +110,3 @@ def summary(J: Linearization, targets: Any = None, **keywords: Any) -> Summary:
 def _cells(e: Estimate) -> tuple[str, str, str]:
     low, high = e.interval(0.95)
     return f"{float(e):.5g}", f"{number(e.std_error):.2g}", f"{low:.4g} … {high:.4g}"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *rest]).rstrip() if first else "")
-    return lines

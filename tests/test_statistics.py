@@ -15,7 +15,9 @@ SIZE = 300
 
 @pytest.mark.slow
 @pytest.mark.parametrize("passes", [48, 120])
-@pytest.mark.parametrize("method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv"])
+@pytest.mark.parametrize(
+    "method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++"]
+)
 @pytest.mark.parametrize("name", oracle.spectra(SIZE))
 def test_bias_and_coverage(name, method, passes):
     """The 95 % interval covers at least 90 %; more than 99 % is right only where there is next to no variance."""

@@ -1,8 +1,10 @@
 """Estimators of the moments of K, one a file."""
 
+from .adaptivehutchpp import ADAPTIVEHUTCHPP
 from .exact import EXACT
 from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
+from .nystrompp import NYSTROMPP
 from .onesided import FORWARD, REVERSE
 from .perexample import BY_EXAMPLE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
@@ -10,7 +12,19 @@ from .xnystrace import XNYSTRACE, XNysTrace
 from .xtrace import XTRACE, XTrace
 
 ESTIMATORS: dict[str, Estimator] = {
-    e.name: e for e in (REVERSE, FORWARD, BY_EXAMPLE, Hutchinson(), HUTCHPP, HUTCHPP_JV, XNYSTRACE, XTRACE)
+    e.name: e
+    for e in (
+        REVERSE,
+        FORWARD,
+        BY_EXAMPLE,
+        Hutchinson(),
+        HUTCHPP,
+        HUTCHPP_JV,
+        NYSTROMPP,
+        ADAPTIVEHUTCHPP,
+        XNYSTRACE,
+        XTRACE,
+    )
 }
 """Estimators that sample, by the name that ``method=`` takes."""
 

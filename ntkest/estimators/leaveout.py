@@ -56,14 +56,14 @@ class Factor:
         """
         m = r.shape[0]
         unit = beside(xp, np.eye(m), r)
-        size = xp.abs(xp.linalg.diagonal(r))
-        tiny = float(xp.finfo(r.dtype).smallest_normal) ** 0.5
-        least = xp.max(size) * (eps(xp, r) * m) + tiny
-        r = r + unit * xp.where(size < least, least, size * 0)[None, :]
-        inverse = xp.linalg.inv(r)  # of a triangular matrix LU is back substitution: accurate row by row
+        most = xp.max(xp.abs(xp.linalg.diagonal(r)))
+        relative = r / xp.where(most > 0, most, most * 0 + 1)
+        size, least = xp.abs(xp.linalg.diagonal(relative)), eps(xp, r) * m
+        relative = relative + unit * xp.where(size < least, size * 0 + least, size * 0)[None, :]
+        inverse = xp.linalg.inv(relative)  # of a triangular matrix LU is back substitution: accurate row by row
         length = xp.sum(inverse * inverse, axis=1) ** 0.5
         s = (inverse / length[:, None]).T
-        return Factor(r, s, 1.0 / length, s.T @ s)
+        return Factor(relative * most, s, most / length, s.T @ s)
 
 
 def trace_samples(xp: ModuleType, factor: Factor, w: Array, sphere: Sphere) -> Samples:

@@ -323,7 +323,7 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
         )
     if not (problem.wants("square") or problem.wants("cross")):
         return None
-    needed = 2 * _probe_bytes(problem)
+    needed = 2 * probe_bytes(problem)
     if needed > problem.memory:
         return InvalidValueError(
             f"{name} keeps the gradients of all examples for two probes, {needed} bytes, and memory={problem.memory}; "
@@ -332,7 +332,7 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
     return None
 
 
-def _probe_bytes(problem: Problem) -> int:
+def probe_bytes(problem: Problem) -> int:
     """Bytes for one probe: the images of all examples for each kernel, and their Gram matrices by part."""
     count = 1 if problem.kernels[0].J.examples is None else problem.kernels[0].J.examples[1]
     images = 0
@@ -344,7 +344,7 @@ def _probe_bytes(problem: Problem) -> int:
 
 def _window(problem: Problem) -> int:
     """Probes whose images fit in the memory budget together, at least two."""
-    return max(2, problem.memory // _probe_bytes(problem))
+    return max(2, problem.memory // probe_bytes(problem))
 
 
 def _kernels(problem: Problem) -> range:

@@ -207,7 +207,7 @@ class Estimator(Protocol):
 
     @property
     def resumable(self) -> bool:
-        """Whether its first samples are those that a longer run would have drawn."""
+        """Whether samples in several steps are those of one longer run, so that a run can be carried on."""
         ...
 
     def passes(self, problem: Problem, samples: int) -> int:

@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 
-import array_api_compat.numpy as np_namespace
 import numpy as np
 
 from ..forecast import Sketch
@@ -142,6 +141,8 @@ class XNysTrace:
         values = ritz_values(state.factors[a], state.products[a, a])
         if values is None:
             return None
+        import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
+
         known = Factor.of(np_namespace, numbers(state.factors[a]))
         inverse = None if state.overlaps is None else np.linalg.inv(numbers(state.overlaps))
         sphere = Sphere(inverse, dimension(problem))

@@ -184,7 +184,7 @@ def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
     """ωᵀKω (k,) and Kω (k, M), a window at a time."""
     xp = problem.xp
     cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
-    windows = [cotangents[start : start + WINDOW, :] for start in range(0, rows.shape[0], WINDOW)]
+    windows = [cotangents[start : min(start + WINDOW, rows.shape[0]), :] for start in range(0, rows.shape[0], WINDOW)]
     results = [apply_kernel(problem, a, window) for window in windows]
     energies = [norms[:, 0] for norms, _ in results]
     images = [whole for _, (whole, *_) in results]

@@ -62,7 +62,7 @@ def tolerance(epsilon: float) -> float:
 
 
 def number(value: Array, what: str = "this value") -> float:
-    """A Python float. The one place where an array's content comes to the host."""
+    """A Python float. Here and in `numbers` alone an array's content comes to the host."""
     try:
         return float(_detached(value))
     except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
@@ -72,10 +72,16 @@ def number(value: Array, what: str = "this value") -> float:
         ) from error
 
 
-def numbers(values: Array) -> np.ndarray:
-    """A small array on the host, in float64; for decisions, never for results."""
+def numbers(values: Array, what: str = "these values") -> np.ndarray:
+    """A small array on the host, in float64; for decisions, intervals and plots, never for results."""
+    values = _detached(values)
+    if not is_concrete(values[(0,) * len(values.shape)]):
+        raise TracedValueError(
+            f"{what} are needed as numbers, but a framework is tracing; return .value and .std_error from the "
+            "transformed function and ask outside it"
+        )
     try:
-        return np.asarray(_detached(values).tolist(), dtype=np.float64)
+        return np.asarray(values.tolist(), dtype=np.float64)
     except AttributeError:  # not every namespace's arrays have tolist
         flat = [number(values[index]) for index in np.ndindex(*values.shape)]
         return np.asarray(flat, dtype=np.float64).reshape(values.shape)

@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import ntkest
-from ntkest.estimators import METHODS
+from ntkest.estimators import ESTIMATORS, METHODS
 from tests.networks import FRAMEWORKS, linearized, network
 
 BACKENDS = ("dense-numpy", "dense-strict", *FRAMEWORKS)
@@ -38,20 +38,24 @@ networks = st.builds(
 def test_the_same_estimates_everywhere(net, seed, method, data):
     """In float64, to rounding: values, error bars, intervals, passes, layers; and the alignment of two networks."""
     quantity = data.draw(st.sampled_from(QUANTITIES))
+    by = "layer" if method not in ESTIMATORS or ESTIMATORS[method].parts else None
+    if method in ("xnystrace", "xtrace") and min(net.x.shape[0] * net.params[-1][1].shape[0], 4) < 4:
+        return  # of a rank below 4, which they refuse
     other = network((net.x.shape[1], net.params[-1][1].shape[0]), seed=7, N=len(net.x))
     found = {}
     for backend in BACKENDS:
         J, J2 = linearized(net, backend), linearized(other, backend)
         if backend == BACKENDS[0] and not float(ntkest.trace(J, method="exact")) > 1e-12:
             return  # every unit of a ReLU net may be off
-        first = quantity(J, method=method, passes=60, seed=seed, by="layer")
+        first = quantity(J, method=method, passes=60, seed=seed, by=by)
         second = ntkest.alignment(J, J2, method=method, passes=120, seed=seed)
         found[backend] = (first.passes, second.passes), as_floats(first) + as_floats(second)
     costs, reference = found[BACKENDS[0]]
     for backend, (passes, numbers) in found.items():
         assert passes == costs, backend
-        scale = max(map(abs, reference))
-        np.testing.assert_allclose(numbers, reference, rtol=1e-6, atol=1e-9 * scale, err_msg=backend)
+        # the geometric mean of two error bars makes the root of a rounding error where the result is exact
+        least = (1e-7 if method in ("xnystrace", "xtrace", "auto") else 1e-9) * max(map(abs, reference))
+        np.testing.assert_allclose(numbers, reference, rtol=1e-6, atol=least, err_msg=backend)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,7 +11,18 @@ from ntkest.tangents import SquareNorms
 from tests.jax.cases import BY_NAME, Built, dense, draw, flat, nested, signs
 
 NETS = ("mlp", "convnet", "gru", "transformer")
-METHODS = ("reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "exact", "auto")
+METHODS = (
+    "reverse",
+    "forward",
+    "hutchinson",
+    "hutch++",
+    "hutch++jv",
+    "nystrom++",
+    "xnystrace",
+    "xtrace",
+    "exact",
+    "auto",
+)
 
 
 def linearize(built, params=None, **options):
@@ -118,7 +129,8 @@ def small():
 def test_every_estimator_of_every_quantity_runs_in_jit_grad_and_vmap(method):
     f, params, x, elsewhere, y = small()
     direction = jax.tree.map(lambda p: signs(p.size, *p.shape), params)
-    keywords = {"method": method} if method == "exact" else {"method": method, "passes": 40}
+    passes = {"exact": None, "xnystrace": 21, "xtrace": 33}.get(method, 40)  # of the last, fewer samples than outputs
+    keywords = {"method": method} if passes is None else {"method": method, "passes": passes}
 
     def values(s, x, alone=False):
         """Values and standard errors of the trace, the norm, the effective rank and alignments."""
@@ -295,3 +307,14 @@ def test_norms_of_many_long_rows_are_a_small_program():
     wanted = (np.asarray(images, np.float64) ** 2).sum(1)
     for rows in (1, 32, 33, 300):
         np.testing.assert_allclose(norms(images[:rows])[:, 0], wanted[:rows], rtol=1e-5)
+
+
+def test_a_split_that_is_chosen_from_values_says_what_to_use_when_traced():
+    f, params, x, *_ = small()
+
+    def trace(params):
+        return ntkest.trace(ntkest.linearize(f, params, x), method="adaptive-hutch++", passes=60).value
+
+    with pytest.raises(TracedValueError, match=r"nystrom\+\+"):
+        jax.jit(trace)(params)
+    assert float(trace(params)) > 0

@@ -7,7 +7,18 @@ from torch import nn
 import ntkest
 from tests.torch.models import NETS, draw
 
-METHODS = {"exact": 8, "reverse": 20, "forward": 20, "hutchinson": 20, "hutch++": 30, "hutch++jv": 30, "auto": 7}
+METHODS = {
+    "exact": 8,
+    "reverse": 20,
+    "forward": 20,
+    "hutchinson": 20,
+    "hutch++": 30,
+    "hutch++jv": 30,
+    "nystrom++": 16,
+    "xnystrace": 13,
+    "xtrace": 21,
+    "auto": 7,
+}
 """Passes a kernel: fewer columns of Q than M, and too few for "auto" to be exact."""
 
 X = draw(4, 3, seed=1)
@@ -79,6 +90,8 @@ def assert_slope(module, value, rel=1e-6):
 def test_values_and_error_bars(method, quantity):
     module, other = mlp(), recurrent()
     passes = METHODS[method] * (2 if "kernels" in quantity else 1) * (2 if "layer" in quantity else 1)
+    if "layer" in quantity and method.startswith("x"):
+        pytest.skip("no parts")
 
     def estimate():
         J, L = (ntkest.linearize(m, X, differentiable=True, check=False, batch_axis=0) for m in (module, other))

@@ -40,7 +40,9 @@ def test_values_under_autocast(method):
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-7, 1e8, 1e15])
-@pytest.mark.parametrize("method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv"])
+@pytest.mark.parametrize(
+    "method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++"]
+)
 def test_rescaled_outputs_in_float32(method, scale):
     module, x = NETS["mlp"].make(dtype=torch.float32)
     keywords = {"method": method} if method == "exact" else {"method": method, "passes": 48}

@@ -11,7 +11,7 @@ from ntkest.linearization import StaleLinearizationError
 from tests.torch.cases import resnet
 from tests.torch.models import NETS, draw
 
-METHODS = ("exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "auto")
+METHODS = ("exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++", "auto")
 QUANTITIES = (ntkest.trace, ntkest.frobenius_norm, ntkest.effective_rank)
 
 

@@ -111,7 +111,9 @@ def test_alignment_with_another_architecture(name, centered):
         ntkest.alignment(J, K, by="layer", method="exact")
 
 
-@pytest.mark.parametrize("method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv"])
+@pytest.mark.parametrize(
+    "method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++"]
+)
 @pytest.mark.parametrize("name", FOUR)
 def test_the_same_probes_give_what_they_give_for_the_explicit_jacobian(name, method):
     net = NETS[name]

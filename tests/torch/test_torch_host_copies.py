@@ -39,7 +39,9 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("by", [None, "layer"])
-@pytest.mark.parametrize("method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "auto"])
+@pytest.mark.parametrize(
+    "method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "auto"]
+)
 def test_a_fixed_cost_reads_only_what_it_looks_at(method, by, monkeypatch):
     module, x = NETS["mlp"].make()
     J, targets = ntkest.linearize(module, x), draw(4, 3)
@@ -62,7 +64,7 @@ def test_the_guard_sees_readings(monkeypatch):
     assert len(seen) >= 4
 
 
-@pytest.mark.parametrize("method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv"])
+@pytest.mark.parametrize("method", ["exact", "reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++"])
 def test_the_core_keeps_to_a_device_without_numbers(method):
     """On torch's "meta" device arrays have shapes only: a constant from elsewhere, or a reading, would raise."""
     module, x = NETS["mlp"].make()

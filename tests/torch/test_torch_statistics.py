@@ -63,7 +63,7 @@ def kernels(name):
     return *jacobians, np.random.default_rng(3).standard_normal(jacobians[0].shape[0])
 
 
-@pytest.mark.parametrize("method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv"])
+@pytest.mark.parametrize("method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++"])
 @pytest.mark.parametrize("name", NETS)
 def test_unbiased_with_honest_error_bars_and_intervals(name, method):
     A, B, y = kernels(name)

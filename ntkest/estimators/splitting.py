@@ -1,0 +1,320 @@
+"""K split by a sketched subspace of the parameters: what is known on it, and raw data for the rest.
+
+With an orthonormal basis Q (P×k) of JᵀΩ, for k sketching cotangents Ω, and Z = JQ, K splits into B = ZZᵀ and a positive
+semi-definite E = J(1 - QQᵀ)Jᵀ with EΩ = 0: B is the Nyström approximation of K. For fresh probes ω
+
+* tr K = ‖Z‖_F² + E(‖Jᵀω‖² - ‖Zᵀω‖²);
+* ⟨K₁, K₂⟩ = ‖J₂ᵀZ₁‖_F² + ‖J₁ᵀZ₂‖_F² - ‖Z₁ᵀZ₂‖_F² + ⟨E₁, E₂⟩, the last term being the mean over i ≠ j of the products
+  of e¹_ij and e²_ij, where e_ij = ⟨Jᵀω_i, Jᵀω_j⟩ - ⟨Zᵀω_i, Zᵀω_j⟩; with K₁ = K₂ that is ‖K‖_F².
+
+Each kernel has a basis of its own. By layer each layer has one too, at a JVP a layer and column, and the whole is their
+sum. All is unbiased for any Q. Probes keep their ‖Jᵀω‖² and inner products when Q grows: nothing is run anew.
+
+Reference: Persson, Cortinovis, Kressner, "Improved variants of the Hutch++ algorithm for trace estimation", SIAM J.
+Matrix Anal. Appl. 2022. The basis on the parameter side, which makes B's square root from a QR and needs no
+inverse, the one-sided remainder, and the form for norms and products use K = JJᵀ and are not in the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+
+from ..linearization import Array, Blocks, Expand, eps, identity, leading
+from ..probes import cotangent_expander
+from ..tallskinny import extend_basis, separate
+from ..tangents import Gram, SquareNorms
+from .images import OutputImages, image_bytes
+from .pairs import PairSums, mean_moment, pair_moment, pair_sums
+from .problem import Key, Moment, Problem, target_moments, whole_and_parts
+
+ROUNDING = 8.0
+"""Machine epsilons of ‖Jᵀω‖² that a difference from it must exceed to be more than rounding."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Bases, what is known on them, and raw inner products of the probes' images."""
+
+    bases: tuple[Blocks, ...] = ()
+    """For each kernel Qᵀ, blocks (k, P_l), orthonormal within each part."""
+    triangles: tuple[tuple[Array, ...], ...] = ()
+    """For each kernel, for each part R (k, k): JᵀΩ = QR."""
+    images: tuple[Array, ...] = ()
+    """For each kernel (parts, k, M): Zᵀ."""
+    pulled: dict[tuple[int, int], Array] = field(default_factory=dict)
+    """For kernels (a, b) (parts of Z_a, parts of J_b): ‖J_bᵀZ_a‖_F²."""
+    signs: Array = None
+    """Bits of the probes."""
+    norms: tuple[tuple[Array, ...], ...] = ()
+    """For each kernel pieces (m_p, parts): ‖Jᵀω‖² by part."""
+    grams: tuple[tuple[Array, ...], ...] = ()
+    """For each window, for each kernel (parts, w, w): ⟨Jᵀω_i, Jᵀω_j⟩; the last window is open."""
+    window: tuple[Blocks, ...] = ()
+    """For each kernel the images Jᵀω of the open window."""
+    targets: dict[Key, Moment] = field(default_factory=dict)
+
+
+def begin(problem: Problem) -> State:
+    """The state of a run before its first column and probe."""
+    return State(targets=target_moments(problem))
+
+
+def space(problem: Problem) -> int:
+    """The dimension of what sketching cotangents can reach."""
+    return max(1, problem.size if problem.centre is None else problem.centre.rank)
+
+
+def column_cost(problem: Problem) -> int:
+    """Passes for one column of every basis: Jᵀω, J Q by part, and the images of Z that products ask for."""
+    own = sum(1 + int(k.J.passes_per_jvp) * problem.groups.count for k in problem.kernels)
+    return own + problem.groups.count * len(_pulls(problem))
+
+
+def add_columns(problem: Problem, state: State, sketch: Array) -> State:
+    """Extend each basis by the images of sketching cotangents, as bits (n, ⌈M/8⌉)."""
+    xp, have = problem.xp, leading(state.bases[0]) if state.bases else 0
+    sketch = sketch[: min(leading(sketch), space(problem) - have), ...]
+    if not leading(sketch):
+        return state
+    bases, triangles, images = [], [], []
+    for a, kernel in enumerate(problem.kernels):
+        cotangents, expand = problem.cotangents(a, sketch)
+        pulled = kernel.map_vjp(identity, cotangents, expand, leading(sketch))
+        basis, triangle = _grow(problem, a, state, pulled)
+        bases.append(basis)
+        triangles.append(triangle)
+        images.append(_push(problem, a, bases[a]))
+    pulled = _pull(problem, images)
+    if have:
+        bases = [_joined(xp, *pair, axis=0) for pair in zip(state.bases, bases, strict=True)]
+        images = [xp.concat(pair, axis=1) for pair in zip(state.images, images, strict=True)]
+        pulled = {key: state.pulled[key] + norms for key, norms in pulled.items()}
+    return replace(state, bases=tuple(bases), triangles=tuple(triangles), images=tuple(images), pulled=pulled)
+
+
+def add_probes(problem: Problem, state: State, signs: Array) -> State:
+    """Push probes, as bits (n, ⌈M/8⌉), through the kernels; for pairs in windows whose images are kept."""
+    given, start = leading(signs), 0
+    if not given:
+        return state
+    state = replace(state, signs=signs if state.signs is None else problem.xp.concat([state.signs, signs], axis=0))
+    if not _pulls(problem):
+        return replace(state, norms=_append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
+    most = _window(problem)
+    while start < given:
+        used = leading(state.window[0]) if state.window else 0
+        if used >= most:
+            state, used = replace(state, window=()), 0
+        room = min(given - start, most - used)
+        if given - start - room == 1:  # a window of one probe would have no pairs
+            room = room - 1 if room > 1 else room + 1
+        state = _extend_window(problem, state, signs[start : start + room, ...])
+        start += room
+    return state
+
+
+def remainder_moments(problem: Problem, state: State) -> dict[Key, Moment]:
+    """All moments but those of targets, from everything spent so far."""
+    keys = tuple(sorted(key for key in problem.needs if key[0] != "target"))
+    rule = Rule(
+        problem.xp,
+        bool(problem.groups.names),
+        keys,
+        tuple(sorted(state.pulled)),
+        cotangent_expander(problem.kernels[0].J, 0),
+        tuple(ROUNDING * eps(problem.xp, k.J.outputs, *k.J.params) for k in problem.kernels),
+    )
+    pulled = tuple(state.pulled[key] for key in rule.pulls)
+    found = problem.kernels[0].compile(rule)(state.signs, state.images, state.norms, state.grams, pulled)
+    return {key: Moment(*arrays) for key, arrays in zip(keys, found, strict=True)}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """From a state's arrays to (value, replicates, offset) of each moment in `keys`; array-only."""
+
+    xp: ModuleType
+    named: bool
+    keys: tuple[Key, ...]
+    pulls: tuple[tuple[int, int], ...]
+    expand: Expand
+    floors: tuple[float, ...]
+    """For each kernel the share of ‖Jᵀω‖² up to which a remainder is nothing but rounding, and counts as none."""
+
+    def __call__(
+        self,
+        signs: Array,
+        images: tuple[Array, ...],
+        norms: tuple[tuple[Array, ...], ...],
+        grams: tuple[tuple[Array, ...], ...],
+        pulled: tuple[Array, ...],
+    ) -> tuple[tuple[Array, Array, Array], ...]:
+        """Moments in the order of `keys`."""
+        omega = self.expand(signs)
+        known = [self._heights(omega, z) for z in images]
+        squares = dict(zip(self.pulls, pulled, strict=True))
+        rests = []
+        for a, pieces in enumerate(norms):
+            raw = self.xp.concat(pieces, axis=0)
+            rest = raw - self.xp.astype(self.xp.sum(known[a] ** 2, axis=2).T, raw.dtype, copy=False)
+            real = self.xp.mean(rest, axis=0) > self.floors[a] * self.xp.mean(raw, axis=0)
+            rests.append(self.xp.where(real[None, :], self.xp.maximum(rest, rest * 0), rest * 0))
+        residuals = self._residuals(grams, known)
+        found = []
+        for key in self.keys:
+            a, b = key[1], key[-1]
+            if key[0] == "trace":
+                parts = SquareNorms(self.xp, (0,), 1)(self.xp.reshape(images[a], (images[a].shape[0], -1)))[:, 0]
+                offset = whole_and_parts(self.xp, self.named, parts, 0)
+                rest = mean_moment(self.xp, (whole_and_parts(self.xp, self.named, rests[a], 1),))
+            else:
+                offset = self._total(squares[a, b] + squares[b, a]) - self._total(self._products(images[a], images[b]))
+                rest = self._pairs([window[a] * window[b] for window in residuals])
+            assert rest.replicates is not None
+            offset = self.xp.astype(offset, rest.value.dtype, copy=False)
+            found.append((offset + rest.value, offset[None, :] + rest.replicates, offset))
+        return tuple(found)
+
+    def _heights(self, omega: Array, z: Array) -> Array:
+        """Zᵀω, (parts, l, k), of Zᵀ (parts, k, M)."""
+        parts, k, size = z.shape
+        rows = Gram(self.xp, (0,), 1)(self.xp.reshape(z, (parts * k, size)), omega)[0, ...]
+        return self.xp.permute_dims(self.xp.reshape(rows, (parts, k, omega.shape[0])), (0, 2, 1))
+
+    def _products(self, left: Array, right: Array) -> Array:
+        """‖Z_aᵀZ_b‖_F² by parts of both, (parts, parts)."""
+        parts, size = left.shape[0], left.shape[2]
+        rows = [self.xp.reshape(z, (-1, size)) for z in (left, right)]
+        gram = Gram(self.xp, (0,), 1)(*rows)[0, ...]
+        return self.xp.sum(self.xp.reshape(gram, (parts, left.shape[1], parts, right.shape[1])) ** 2, axis=(1, 3))
+
+    def _total(self, squares: Array) -> Array:
+        """(rows,) of squares by parts of both sides: all of them, and each part with itself."""
+        whole = self.xp.reshape(self.xp.sum(squares), (1,))
+        return self.xp.concat([whole, self.xp.linalg.diagonal(squares)], axis=0) if self.named else whole
+
+    def _residuals(self, grams: tuple[tuple[Array, ...], ...], known: list[Array]) -> list[list[Array]]:
+        """For each window, for each kernel (rows, w, w): e_ij."""
+        start, residuals = 0, []
+        for window in grams:
+            stop = start + window[0].shape[1]
+            mine = [heights[:, start:stop, :] for heights in known]
+            rests = [
+                raw - self.xp.astype(h @ self.xp.permute_dims(h, (0, 2, 1)), raw.dtype, copy=False)
+                for raw, h in zip(window, mine, strict=True)
+            ]
+            residuals.append([whole_and_parts(self.xp, self.named, rest, 0) for rest in rests])
+            start = stop
+        return residuals
+
+    def _pairs(self, windows: list[Array]) -> Moment:
+        """The mean over pairs i ≠ j within windows of q_ij (rows, w, w)."""
+        sums, total = PairSums(), 0.0 * windows[0][:, 0, 0]
+        for q in windows:
+            (involving,), total = pair_sums(self.xp, q, (), (), total, diagonal=False)
+            sums = sums.grown((), q.shape[1], (involving,), total, diagonal=False)
+        return pair_moment(self.xp, sums.counts, sums.pairs, sums.involving, total)
+
+
+def _grow(problem: Problem, a: int, state: State, images: Blocks) -> tuple[Blocks, tuple[Array, ...]]:
+    """New vectors for the basis of each part of kernel a, from images Jᵀω (n, P_l), and the triangles with theirs."""
+    xp, part_of = problem.xp, problem.part_of(a)
+    out: list[Array] = list(images)
+    triangles = []
+    for part in range(problem.groups.count):
+        mine = [i for i, owner in enumerate(part_of) if owner == part]
+        old = tuple(state.bases[a][i] for i in mine) if state.bases else None
+        fresh = separate(xp, tuple(images[i] for i in mine), 0 if old is None else leading(old))
+        q, across, triangle = extend_basis(xp, old, fresh)
+        for i, block in zip(mine, q, strict=True):
+            out[i] = block
+        if old is not None:
+            before = xp.concat([state.triangles[a][part], across], axis=1)
+            triangle = xp.concat([before, xp.concat([across.T * 0.0, triangle], axis=1)], axis=0)
+        triangles.append(triangle)
+    return tuple(out), tuple(triangles)
+
+
+def _push(problem: Problem, a: int, basis: Blocks) -> Array:
+    """Zᵀ (parts, n, M): J_l Q_l for each part, a JVP each."""
+    kernel, xp = problem.kernels[a], problem.xp
+    scale, part_of = 2.0 ** -problem.exponents[a], problem.part_of(a)
+    ready = [xp.astype(q * scale, p.dtype, copy=False) for q, p in zip(basis, kernel.J.params, strict=True)]
+    parts = []
+    for part in range(problem.groups.count):
+        tangents = tuple(q if owner == part else q * 0.0 for q, owner in zip(ready, part_of, strict=True))
+        parts.append(kernel.map_jvp(OutputImages(xp, problem.centre), tangents, None, leading(basis)))
+    return xp.stack(parts, axis=0)
+
+
+def _pull(problem: Problem, images: list[Array]) -> dict[tuple[int, int], Array]:
+    """‖J_bᵀZ_a‖_F² by parts of both, for new columns of all Z."""
+    xp, pulled = problem.xp, {}
+    for a, b in _pulls(problem):
+        parts, n, size = images[a].shape
+        rows = xp.reshape(images[a], (parts * n, size))
+        cotangents, expand = problem.cotangents(b, xp.astype(rows, problem.kernels[b].J.outputs.dtype, copy=False))
+        norms = problem.kernels[b].map_vjp(problem.parameter_norms(b), cotangents, expand, parts * n)
+        pulled[a, b] = xp.sum(xp.reshape(norms, (parts, n, parts)), axis=1)
+    return pulled
+
+
+def _norms(problem: Problem, a: int, signs: Array) -> Array:
+    """‖Jᵀω‖² by part, (n, parts), reduced inside the adapter's loop."""
+    cotangents, expand = problem.cotangents(a, signs)
+    norms: Array = problem.kernels[a].map_vjp(problem.parameter_norms(a), cotangents, expand, leading(signs))
+    return norms
+
+
+def _extend_window(problem: Problem, state: State, signs: Array) -> State:
+    """Inner products of new images with each other and with those of the open window."""
+    grams, images, norms = [], [], []
+    for a, kernel in enumerate(problem.kernels):
+        cotangents, expand = problem.cotangents(a, signs)
+        pulled = kernel.map_vjp(identity, cotangents, expand, leading(signs))
+        step = problem.compiled(_border, problem.xp, problem.parameter_gram(a))
+        old = (state.grams[-1][a], state.window[a]) if state.window else None
+        gram, diagonal = step(old, pulled)
+        grams.append(gram)
+        norms.append(diagonal)
+        images.append(_joined(problem.xp, state.window[a], pulled, axis=0) if state.window else pulled)
+    closed = state.grams[:-1] if state.window else state.grams
+    return replace(state, grams=(*closed, tuple(grams)), window=tuple(images), norms=_append(state.norms, norms))
+
+
+def _border(xp: ModuleType, gram: Gram, old: tuple[Array, Blocks] | None, images: Blocks) -> tuple[Array, Array]:
+    """The Gram matrix by part, grown by new images, and the squared norms of these, (n, parts); array-only."""
+    own = gram(images, images)
+    diagonal = xp.permute_dims(xp.linalg.diagonal(own), (1, 0))
+    if old is None:
+        return own, diagonal
+    before, window = old
+    across = gram(window, images)
+    top = xp.concat([before, across], axis=2)
+    bottom = xp.concat([xp.permute_dims(across, (0, 2, 1)), own], axis=2)
+    return xp.concat([top, bottom], axis=1), diagonal
+
+
+def _kernels(problem: Problem) -> range:
+    return range(len(problem.kernels))
+
+
+def _pulls(problem: Problem) -> list[tuple[int, int]]:
+    """The pairs (a, b) of which ‖J_bᵀZ_a‖_F² is needed."""
+    pairs = {(key[1], key[-1]) for key in problem.needs if key[0] in ("square", "cross")}
+    return sorted(pairs | {(b, a) for a, b in pairs})
+
+
+def _window(problem: Problem) -> int:
+    """Probes whose images fit in the memory budget together, at least two."""
+    return max(2, problem.memory // max(1, sum(image_bytes(problem, "vjp"))))
+
+
+def _joined(xp: ModuleType, left: Blocks, right: Blocks, axis: int) -> Blocks:
+    return tuple(xp.concat(pair, axis=axis) for pair in zip(left, right, strict=True))
+
+
+def _append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
+    before = pieces or ((),) * len(new)
+    return tuple((*old, piece) for old, piece in zip(before, new, strict=True))

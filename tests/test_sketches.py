@@ -1,0 +1,121 @@
+"""XNysTrace and XTrace: unbiased, right at the edges where others fail, the same however they are run."""
+
+import numpy as np
+import pytest
+
+import ntkest
+from ntkest.probes import Probes, draw_normal_cotangents
+from tests import oracle
+
+METHODS = ["xnystrace", "xtrace"]
+QUANTITIES = {"trace": oracle.trace, "frobenius_norm": oracle.frobenius_norm, "effective_rank": oracle.effective_rank}
+
+
+def dense(spectrum, M=60, P=60, seed=0, scale=1.0, dtype=np.float64):
+    A = scale * oracle.with_spectrum(oracle.spectra(M)[spectrum], M, seed, P)
+    return ntkest.from_jacobian(A.astype(dtype)), oracle.kernel(A)
+
+
+@pytest.mark.parametrize("P", [60, 400])  # the second on the side of the parameters
+@pytest.mark.parametrize("spectrum", ["exponential", "power-1", "step", "flat"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_trace_and_the_squared_norm_are_unbiased(method, spectrum, P):
+    J, K = dense(spectrum, P=P)
+    summaries = [ntkest.summary(J, method=method, passes=33, seed=seed) for seed in range(200)]
+    traces = np.array([float(s["trace"]) for s in summaries]) / oracle.trace(K)
+    squares = (np.array([float(s["frobenius_norm"]) for s in summaries]) / oracle.frobenius_norm(K)) ** 2
+    for found in (traces, squares):
+        error = found.std(ddof=1) / np.sqrt(len(found))
+        assert abs(found.mean() - 1) < 4 * error + 1e-12
+        assert error < 0.02
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_of_kernels_are_unbiased(method):
+    A = oracle.with_spectrum(oracle.spectra(60)["power-1"], 60, 0, 70)
+    B = oracle.with_spectrum(oracle.spectra(60)["exponential"], 60, 1, 90) + 0.5 * np.pad(A, ((0, 0), (0, 20)))
+    J, other = ntkest.from_jacobian(A), ntkest.from_jacobian(1e3 * B)
+    truth = oracle.alignment(oracle.kernel(A), oracle.kernel(B))
+    found = np.array([float(ntkest.alignment(J, other, method=method, passes=96, seed=s)) for s in range(100)])
+    assert abs(found.mean() - truth) < 4 * found.std(ddof=1) / 10 + 2 * found.var()
+    e = ntkest.alignment(J, other, method=method, passes=96)
+    assert abs(float(e) - truth) < 5 * float(e.std_error)
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+def test_rank_below_the_sample_count_is_exact_at_any_scale(method, scale, quantity):
+    J, K = dense("rank-5", scale=scale)
+    e = getattr(ntkest, quantity)(J, method=method, passes=59)
+    assert float(e) == pytest.approx(QUANTITIES[quantity](K), rel=1e-12)
+    assert float(e.std_error) < 1e-6 * float(e)
+    low, high = e.interval()
+    assert low <= QUANTITIES[quantity](K) <= high
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+@pytest.mark.parametrize("method", METHODS)
+def test_float32_keeps_its_digits_at_any_scale(method, scale):
+    J, K = dense("exponential", scale=scale, dtype=np.float32)
+    e = ntkest.trace(J, method=method, passes=58)
+    f = ntkest.trace(dense("exponential")[0], method=method, passes=58)
+    assert float(e) / scale**2 == pytest.approx(float(f), rel=1e-5)
+    assert abs(float(e) / oracle.trace(K) - 1) < 1e-2
+
+
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+def test_a_zero_operator_is_zero(method):
+    J = ntkest.from_jacobian(np.zeros((50, 70)))
+    for quantity in (ntkest.trace, ntkest.frobenius_norm):
+        e = quantity(J, method=method, passes=40)
+        assert float(e) == 0
+        assert e.interval() == (0, 0)
+    with pytest.raises(ntkest.NTKError, match="the kernel is zero"):
+        ntkest.effective_rank(J, method=method, passes=40)
+
+
+@pytest.mark.parametrize("shape", [(9, 30), (30, 9), (9, 9), (3, 30)])
+@pytest.mark.parametrize("method", METHODS)
+def test_as_many_samples_as_outputs_or_parameters_are_the_end(method, shape):
+    """Whatever is paid beyond; and one dimension that is left is not too few."""
+    A = np.random.default_rng(0).standard_normal(shape)
+    J = ntkest.from_jacobian(A)
+    if min(shape) < 4:
+        with pytest.raises(ntkest.NTKError, match="exact"):
+            ntkest.trace(J, method=method, passes=100)
+        return
+    e = ntkest.summary(J, method=method, passes=1000)
+    assert e.passes <= 4 * min(shape)
+    if shape[0] <= shape[1]:
+        assert float(e["trace"]) == pytest.approx(np.sum(A * A), rel=1e-8)
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_probes_that_repeat_others_count_once(method, quantity):
+    J, _ = dense("power-1")
+    rows = draw_normal_cotangents(J, 0, 0, 12)
+    twice = np.concatenate([rows, rows[:5], rows[:1] - 2 * rows[3:4]])
+    e = getattr(ntkest, quantity)(J, method=method, probes=Probes(cotangents=twice))
+    f = getattr(ntkest, quantity)(J, method=method, probes=Probes(cotangents=rows))
+    assert float(e) == pytest.approx(float(f), rel=1e-9)
+    assert e.about["samples"] == 12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_centring_is_that_of_the_kernel(method):
+    draw = np.random.default_rng(3)
+    A = oracle.with_spectrum(0.5 ** np.arange(40), 40, 0, 50) + draw.standard_normal(50)[None, :]
+    J = ntkest.from_jacobian(A.reshape(40, 50), output_shape=(20, 2))
+    K = oracle.kernel(A, oracle.centring((20, 2), True))
+    s = ntkest.summary(J, method=method, passes=36, centered=True)
+    assert float(s["trace"]) == pytest.approx(oracle.trace(K), rel=0.02)
+    assert float(s["effective_rank"]) == pytest.approx(oracle.effective_rank(K), rel=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_are_refused_with_a_way_out(method):
+    J, _ = dense("flat")
+    with pytest.raises(ntkest.NTKError, match=r"no parts for by=.*reverse"):
+        ntkest.trace(J, method=method, by="layer", passes=40)
