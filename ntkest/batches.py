@@ -12,21 +12,29 @@ from .linearization import (
     Array,
     Blocks,
     ChunkLoop,
+    Expand,
     InteractingExamplesError,
     InvalidTypeError,
     InvalidValueError,
     Linearization,
     NotRepeatableError,
     Options,
+    Reduce,
     ShapeError,
     StaleLinearizationError,
     TracedValueError,
+    Tree,
     as_probes,
     as_tangents,
+    checked_examples,
     eps,
     find_backend,
+    identity,
+    leading,
+    map_chunks,
     number,
     scalar_dtype,
+    tree_map,
 )
 
 
@@ -160,6 +168,7 @@ class BatchedLinearization(ChunkLoop):
             self.modes, self.passes_per_jvp, self.exponent = J.modes, J.passes_per_jvp, J.exponent
             self._epsilon = eps(J.xp, J.outputs, *J.params)
             self._axis = _axis(J, self._stream.options)
+            self._by_example = getattr(J, "map_example_vjp", None) is not None
             self._join_axis = 0 if self._axis is None else self._axis
         part = J.outputs if len(J.outputs.shape) > 0 else self.xp.reshape(J.outputs, (1,))
         _check_shapes(part, self._parts, self._join_axis)
@@ -250,6 +259,38 @@ class BatchedLinearization(ChunkLoop):
         for blocks in self._images(image):
             sums = [a + b for a, b in zip(sums, blocks, strict=True)] if sums else blocks
         return tuple(self.xp.astype(a, p.dtype, copy=False) for a, p in zip(sums, self.params, strict=True))
+
+    @property
+    def example_size(self) -> int:
+        """See `ExampleGradients`: P, which no batch exceeds."""
+        return sum(math.prod(p.shape) for p in self.params)
+
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ExampleGradients`; there if the linearization of a batch has it."""
+        if not self._by_example:
+            raise AttributeError("the linearizations of the batches have no map_example_vjp")
+        return self._map_example_vjp
+
+    def _map_example_vjp(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """Batch after batch, for as many probes as `chunk_size` allows cotangents of."""
+        axis, xp = checked_examples(self.examples)[0] + 1, self.xp
+
+        def apply(cotangents: Array) -> Tree:
+            cotangents = as_probes(xp, (-1, math.prod(self.outputs.shape)), cotangents, "cotangents")
+            count = cotangents.shape[0]
+            whole = xp.reshape(cotangents, (count, *self.outputs.shape))
+
+            def image(J: Any, part: slice) -> Tree:
+                own = xp.reshape(whole[(slice(None),) * axis + (part, ...)], (count, -1))
+                return J.map_example_vjp(reduce, own, chunk=chunk)
+
+            return tree_map(lambda *parts: xp.concat(parts, axis=1), *self._images(image))
+
+        count = leading(probes)
+        return map_chunks(xp, apply, identity, probes, expand, self.chunk_size("jvp", count))
 
     def chunk_size(self, mode: str, count: int) -> int:
         """As many probes as have images of 2**24 numbers together, for fewer passes over the batches."""

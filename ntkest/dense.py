@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,17 +14,24 @@ from .linearization import (
     Blocks,
     ChunkLoop,
     DeviceMismatchError,
+    Expand,
     InvalidTypeError,
     InvalidValueError,
     Linearization,
     NonDifferentiableError,
     NonFiniteError,
+    Reduce,
     ShapeError,
+    Tree,
     as_probes,
     as_tangents,
     check_adjoint,
+    checked_examples,
     eps,
+    example_sizes,
     is_concrete,
+    leading,
+    map_example_chunks,
     number,
 )
 
@@ -116,6 +123,33 @@ class DenseLinearization(ChunkLoop):
         cotangents = self._cotangents(cotangents)
         return tuple(self.xp.astype(cotangents, block.dtype, copy=False) @ block for block in self._blocks)
 
+    @property
+    def example_size(self) -> int:
+        """See `ExampleGradients`: P."""
+        return sum(math.prod(p.shape) for p in self.params)
+
+    def map_example_vjp(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """See `ExampleGradients`: products with the rows of each example, which are those of one index of axis 0."""
+        count = checked_examples(self.examples)[1]
+        sizes = example_sizes(chunk, int(2**24 // self.example_size), count, leading(probes))
+        return map_example_chunks(self.xp, self._pull_examples, reduce, probes, expand, count, sizes)
+
+    def _pull_examples(self, start: int, stop: int) -> Callable[[Array], Blocks]:
+        """Cotangents (c, M) to blocks (c, n, P_l) of the examples start … stop-1."""
+        xp, (_, count) = self.xp, checked_examples(self.examples)
+        each = math.prod(self.outputs.shape) // count
+        blocks = [xp.reshape(b[start * each : stop * each, :], (stop - start, each, -1)) for b in self._blocks]
+
+        def pull(cotangents: Array) -> Blocks:
+            omega = xp.reshape(self._cotangents(cotangents), (-1, count, each))[:, start:stop, :]
+            omega = xp.permute_dims(omega, (1, 0, 2))  # (n, c, D)
+            images = (xp.astype(omega, b.dtype, copy=False) @ b for b in blocks)
+            return tuple(xp.permute_dims(image, (1, 0, 2)) for image in images)
+
+        return pull
+
     def chunk_size(self, mode: str, count: int) -> int:
         """As many probes as make up 2**24 numbers of the larger side, at least 16."""
         widest = max(math.prod(self.outputs.shape), sum(math.prod(p.shape) for p in self.params))
@@ -131,6 +165,8 @@ class DenseLinearization(ChunkLoop):
 
 class OperatorLinearization(DenseLinearization):
     """J given as a SciPy LinearOperator, on NumPy arrays."""
+
+    map_example_vjp: Any = None  # an operator's product cannot leave out the sum over rows
 
     def __init__(self, operator: Any, output_shape: tuple[int, ...] | None) -> None:
         import array_api_compat.numpy

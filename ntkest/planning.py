@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .columns import aligned
-from .estimators import ESTIMATORS, EXACT, Estimator, Problem
+from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, Estimator, Problem
 from .estimators.hutchinson import push
+from .estimators.perexample import probe_bytes
 from .estimators.sketches import pull
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, trace_of
 from .linearization import InvalidTypeError, InvalidValueError, Linearization, UnsupportedModeError, number
@@ -33,6 +34,7 @@ TIMED = 4
 KEPT: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "reverse": ((0, 0), (0, 1)),
     "forward": ((0, 0), (1, 0)),
+    "reverse-by-example": ((0, 0), (0, 0)),
     "hutchinson": ((0, 1), (1, 1)),
     "hutch++": ((1, 0), (1.5, 1)),
     "hutch++jv": ((1, 0), (1.5, 1)),
@@ -159,13 +161,15 @@ def plan(
     seconds = _seconds(both, state)
     found = []
     for name, estimator in ESTIMATORS.items():
-        if name not in FORMS:
+        if name not in FORMS or (estimator is BY_EXAMPLE and not BY_EXAMPLE.offered(problem)):
             continue
         if spectra:
             samples = samples_for(problem, spectra, estimator, rtol / CONFIDENCE)
             reached = error_of(problem, spectra, estimator, samples) <= rtol / CONFIDENCE
         else:  # the pilot has all of the kernel: so would they
             samples, reached = estimator.first, True
+        if estimator is BY_EXAMPLE and BY_EXAMPLE.all_units(problem) in range(samples + 1):
+            reached = True  # exact
         found.append(_prospect(problem, estimator, samples, reached, seconds))
     exact = EXACT.passes(problem)
     mode = EXACT.mode(problem)
@@ -189,6 +193,8 @@ def _prospect(
     outputs, parameters = norms if problem.wants("square") else traces
     itemsize = problem.kernels[0].J.xp.finfo(problem.kernels[0].J.outputs.dtype).bits // 8
     size = samples * itemsize * (outputs * problem.size + parameters * problem.parameters(0))
+    if estimator is BY_EXAMPLE and problem.wants("square"):
+        size = min(samples * probe_bytes(problem), problem.memory)
     if estimator.name in ("reverse", "forward", "hutchinson"):  # windows
         size = min(size, problem.memory)
     return Prospect(estimator.name, passes, vjps * seconds["vjp"] + jvps * seconds["jvp"], int(size), reached)

@@ -120,7 +120,7 @@ def fixed(problem: Problem, plan: Plan, estimator: Estimator, why: str = "", run
     if plan.probes is not None:
         _check_probes(problem, estimator, plan, plan.probes)
         state = estimator.extend(problem, None, plan.probes)
-        return Outcome(estimator.moments(problem, state), estimator.name, why)
+        return Outcome(estimator.moments(problem, state), estimator.name, _remarked(problem, estimator, state, why))
     assert plan.passes is not None
     have = 0 if run is None else run.samples
     samples = estimator.samples(problem, plan.passes)
@@ -129,6 +129,7 @@ def fixed(problem: Problem, plan: Plan, estimator: Estimator, why: str = "", run
         probes = estimator.draw(problem, plan.seed, have, samples)
         state = estimator.extend(problem, None if run is None else run.state, probes)
         run = Run.of(problem, estimator, state, samples, plan.seed)
+    why = _remarked(problem, estimator, run.state, why)
     return Outcome(estimator.moments(problem, run.state), estimator.name, why, run=run)
 
 
@@ -174,7 +175,14 @@ def to_tolerance(
         report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
         if want <= have:
             break
+    why = _remarked(problem, estimator, state, why)
     return Outcome(moments, estimator.name, why, interrupted, Run.of(problem, estimator, state, have, plan.seed))
+
+
+def _remarked(problem: Problem, estimator: Estimator, state: Any, why: str) -> str:
+    """`why`, and what the estimator itself has to say about the result, if anything."""
+    remark = getattr(estimator, "remark", None)
+    return "; ".join(text for text in (why, remark(problem, state) if remark else "") if text)
 
 
 def _same(xp: Any, left: Any, right: Any) -> bool:

@@ -63,7 +63,10 @@ def group_parameters(names: Sequence[str], by: str | None) -> Groups:
 
 @dataclass(frozen=True)
 class SquareNorms:
-    """Maps images, blocks (c, P_l) or one array (c, M), to their squared norms by part, (c, parts)."""
+    """Maps images, blocks (c, P_l) or one array (c, M), to their squared norms by part, (c, parts).
+
+    A block may be in factors; see `ntkest.linearization.ExampleGradients`.
+    """
 
     xp: ModuleType
     part_of: tuple[int, ...]
@@ -72,17 +75,23 @@ class SquareNorms:
     def __call__(self, images: Blocks | Array) -> Array:
         """Squared norms of a chunk of images."""
         blocks = images if isinstance(images, tuple) else (images,)
-        total = accumulator(self.xp, blocks[0])
+        total = accumulator(self.xp, _first(blocks[0]))
         pieces: list[list[Array]] = [[] for _ in range(self.parts)]
         for block, part in zip(blocks, self.part_of, strict=True):
-            pieces[part].append(_square_norms(self.xp, block))
+            pieces[part].append(
+                _factored_norms(self.xp, block) if isinstance(block, tuple) else _square_norms(self.xp, block)
+            )
         wide = (self.xp.astype(self.xp.concat(columns, axis=1), total) for columns in pieces)
         return self.xp.stack([self.xp.sum(columns, axis=1) for columns in wide], axis=1)
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Maps two batches of images with a and b rows to their inner products by part, (parts, a, b)."""
+    """Maps two batches of images with a and b rows to their inner products by part, (parts, a, b).
+
+    Blocks may have more axes in front, (…, a, P_l) and (…, b, P_l): these are matched, and give (parts, …, a, b).
+    They may be in factors; see `ntkest.linearization.ExampleGradients`.
+    """
 
     xp: ModuleType
     part_of: tuple[int, ...]
@@ -94,7 +103,7 @@ class Gram:
         rights = right if isinstance(right, tuple) else (right,)
         sums: list[Array | None] = [None] * self.parts
         for a, b, part in zip(lefts, rights, self.part_of, strict=True):
-            product = _products(self.xp, a, b)
+            product = _factored_products(self.xp, a, b) if isinstance(a, tuple) else _products(self.xp, a, b)
             so_far = sums[part]
             sums[part] = product if so_far is None else so_far + product
         return self.xp.stack(sums, axis=0)
@@ -123,13 +132,39 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
 
 
 def _products(xp: ModuleType, left: Array, right: Array) -> Array:
-    """(a, n), (b, n) to (a, b), in the same precisions as the norms."""
+    """(…, a, n), (…, b, n) to (…, a, b), in the same precisions as the norms."""
     total, working = accumulator(xp, left), scalar_dtype(xp, left)
     parts = []
-    for s in _slices(left.shape[1]):
-        a, b = xp.astype(left[:, s], working, copy=False), xp.astype(right[:, s], working, copy=False)
-        parts.append(xp.astype(a @ b.T, total))
+    for s in _slices(left.shape[-1]):
+        a, b = xp.astype(left[..., s], working, copy=False), xp.astype(right[..., s], working, copy=False)
+        parts.append(xp.astype(a @ xp.matrix_transpose(b), total))
     return _add(parts)
+
+
+def _factored_norms(xp: ModuleType, factors: tuple[Array, Array]) -> Array:
+    """Factors (c, S, p), (c, S, q) of images Σ_s left_s ⊗ right_s to squared norms (c, 1), without the images."""
+    left, right = (xp.astype(side, scalar_dtype(xp, side), copy=False) for side in factors)
+    if left.shape[1] == 1:
+        squares = [xp.sum(side * side, axis=2) for side in (left, right)]
+    else:
+        squares = [side @ xp.matrix_transpose(side) for side in (left, right)]  # (c, S, S)
+    product = squares[0] * squares[1]
+    return xp.reshape(xp.sum(xp.reshape(product, (product.shape[0], -1)), axis=1), (-1, 1))
+
+
+def _factored_products(xp: ModuleType, left: tuple[Array, Array], right: tuple[Array, Array]) -> Array:
+    """Inner products (…, a, b) of images in factors: Σ_st ⟨l_as, l'_bt⟩ ⟨r_as, r'_bt⟩."""
+    both = None
+    for mine, other in zip(left, right, strict=True):
+        *lead, a, s, width = mine.shape
+        b, t = other.shape[-3:-1]
+        product = _products(xp, xp.reshape(mine, (*lead, a * s, width)), xp.reshape(other, (*lead, b * t, width)))
+        both = product if both is None else both * product
+    return xp.sum(xp.reshape(both, (*lead, a, s, b, t)), axis=(-3, -1))
+
+
+def _first(block: Array | tuple[Array, Array]) -> Array:
+    return block[0] if isinstance(block, tuple) else block
 
 
 def _add(parts: Sequence[Array]) -> Array:

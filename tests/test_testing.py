@@ -15,6 +15,8 @@ from ntkest.testing.subject import Subject
 class Formula:
     """A right adapter without a framework: the closed form, with its function beside it."""
 
+    map_example_vjp = None
+
     def __init__(self, case):
         self._case, self._J = case, dense(case)
         dtype = next(iter(case.params.values())).dtype
@@ -66,6 +68,8 @@ def test_closed_forms_equal_differences_of_the_function(case):
 
 class Wrapped:
     """A right linearization, to be broken in one place."""
+
+    map_example_vjp = None
 
     def __init__(self, J):
         self._J = J
@@ -209,6 +213,18 @@ class Independent(Wrapped):
         return (0, self.outputs.shape[0]) if self.outputs.ndim else None
 
 
+class Shuffled(Wrapped):
+    """Hands the gradient of each example out under the number of the next."""
+
+    example_size = 10**6
+
+    def map_example_vjp(self, reduce, probes, *, expand=None, chunk=None):
+        J = dense(self._J._case)
+        return tuple(
+            np.roll(block, 1, axis=1) for block in J.map_example_vjp(reduce, probes, expand=expand, chunk=chunk)
+        )
+
+
 class Listed(Wrapped):
     @property
     def param_names(self):
@@ -239,6 +255,7 @@ BROKEN = {
     Promises: r"images: a call raised UnsupportedModeError",
     Lenient: "misfits: jvp of a block that is too wide",
     Independent: r"\[trajectories\] examples: examples=\(0, 6\), but the axis of examples is 1",
+    Shuffled: r"gradients of examples: map_example_vjp with chunk=None, block 'bias' is off by",
     Listed: r"names: param_names must be \['bias', 'weight'\]",
     FarOff: r"exponent is 60, but images of sign probes reach 2\*\*",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import array_api_compat.numpy as host
@@ -25,6 +26,7 @@ from ntkest.linearization import (
 
 from . import inspection
 from .derivatives import Closure, Parts, forward, is_traced, reverse, shaped, trace
+from .examples import Single, single
 from .linearization import JaxLinearization, same_devices
 from .modules import Model, Split, unchanging, understand
 from .passes import Pass
@@ -123,7 +125,8 @@ def linearized(problem: Problem, holder: Any) -> JaxLinearization:
     concrete = not is_traced(*split.blocks, *primal.consts, *inputs)
     if concrete and options.check:
         inspection.check_retraced(primal, lambda: trace(problem.function(split), *split.blocks), J, epsilon)
-    return J.replaced(examples=_examples(problem, split, J, epsilon, options.check and concrete))
+    examples = _examples(problem, split, J, epsilon, options.check and concrete)
+    return J.replaced(examples=examples, alone=cache(lambda: _alone(problem, split, shape, examples)))
 
 
 def differentiated(
@@ -166,6 +169,38 @@ def _refusal(mode: str, primal: Closure, error: Exception) -> str:
     where = f" because of the primitive {' or '.join(seen)}" if seen else ""
     way = "use the other mode (J.modes), lax.scan, a static trip count, or a custom rule"
     return f"this function has no {mode} mode{where}: {str(error).splitlines()[0]} To get on, {way}"
+
+
+def _alone(problem: Problem, split: Split, shape: Any, examples: tuple[int, int] | None) -> Single | None:
+    """The function of one example, with the inputs that have N entries along the axis taken apart; None if none.
+
+    None also where inputs cannot be traced, because the function looks at their values.
+    """
+    if examples is None:
+        return None
+    axis, count = examples
+    leaves, treedef = jax.tree.flatten((problem.model.args, problem.kwargs))
+    places = [
+        i
+        for i, leaf in enumerate(leaves)
+        if inspection.is_numeric(leaf) and leaf.ndim > axis and leaf.shape[axis] == count
+    ]
+    apart = [jnp.moveaxis(jnp.asarray(leaves[i]), axis, 0) for i in places]
+
+    def call(*arrays: Any) -> Any:
+        given = list(leaves)
+        for place, array in zip(places, arrays[len(split.blocks) :], strict=True):
+            given[place] = jnp.expand_dims(array, axis)
+        args, kwargs = jax.tree.unflatten(treedef, given)
+        return problem.function(split, args, kwargs)(*arrays[: len(split.blocks)])
+
+    try:
+        primal, alone = trace(call, *split.blocks, *(a[0] for a in apart))
+        if alone.shape != (*shape.shape[:axis], 1, *shape.shape[axis + 1 :]):
+            return None
+        return single(primal, split.blocks, apart, tuple(shape.shape), axis)
+    except (UnsupportedModeError, TypeError, ValueError):  # jax raises the last two where values are looked at
+        return None
 
 
 def _described(split: Split) -> dict[str, str]:

@@ -118,7 +118,7 @@ def reverse(primal: Closure, blocks: Sequence[Any]) -> tuple[Derivative, Parts]:
     ------
     UnsupportedModeError
     """
-    return _derivative(jax.vjp, primal, blocks, lambda outputs: (outputs,))
+    return derivative(jax.vjp, primal, blocks, lambda outputs: (outputs,))
 
 
 def forward(primal: Closure, blocks: Sequence[Any], pull: tuple[Derivative, Parts] | None) -> tuple[Derivative, Parts]:
@@ -129,16 +129,22 @@ def forward(primal: Closure, blocks: Sequence[Any], pull: tuple[Derivative, Part
     UnsupportedModeError
     """
     try:
-        return _derivative(jax.linearize, primal, blocks, lambda outputs: tuple(blocks))
+        return derivative(jax.linearize, primal, blocks, lambda outputs: tuple(blocks))
     except UnsupportedModeError:
         if pull is None:
             raise
     return _transposed(*pull, blocks)
 
 
-def _derivative(
+def derivative(
     transform: Callable[..., Any], primal: Closure, blocks: Sequence[Any], probe: Callable[[Any], tuple[Any, ...]]
 ) -> tuple[Derivative, Parts]:
+    """The two jaxprs of ``transform(primal, *blocks)``, which gives the outputs and a linear map of `probe` of them.
+
+    Raises
+    ------
+    UnsupportedModeError
+    """
     try:
         first, (outputs, pull) = trace(lambda *b: transform(lambda *c: primal(*c)[0], *b), *blocks)
         residuals, tree = jax.tree.flatten(pull)

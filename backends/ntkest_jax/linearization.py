@@ -21,13 +21,16 @@ from ntkest.linearization import (
     Tree,
     UnsupportedModeError,
     checked_chunk,
+    checked_examples,
+    example_sizes,
     identity,
     leading,
 )
 
 from .cache import Memory, by_value
 from .derivatives import Parts
-from .passes import Pass, default_chunk, run
+from .examples import Single, run_examples
+from .passes import Pass, check_shapes, default_chunk, run
 
 _functions: Memory[Any] = Memory(256)
 
@@ -49,6 +52,8 @@ class JaxLinearization:
     consts: dict[str, Parts]
     refusals: dict[str, str]
     elsewhere: Callable[[JaxLinearization, Any], JaxLinearization]
+    alone: Callable[[], Single | None] = lambda: None
+    """The function of one example; None where it cannot be traced so."""
 
     @property
     def xp(self) -> Any:
@@ -81,6 +86,38 @@ class JaxLinearization:
     def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_vjp`: one compiled program, in which the primal is computed once."""
         return self._map("vjp", reduce, probes, expand, chunk)
+
+    @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: of dense layers only inputs and cotangents count."""
+        checked_examples(self.examples)
+        step = self.alone()
+        if step is None:
+            raise AttributeError("this function has no gradients of single examples")
+        return step.numbers
+
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ntkest.linearization.ExampleGradients`; there if the function can be traced on one example."""
+        if "vjp" not in self.modes or (self.examples is not None and self.alone() is None):
+            raise AttributeError("this function has no gradients of single examples")
+        return self._map_examples
+
+    def _map_examples(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        _, count = checked_examples(self.examples)
+        step = self.alone()
+        assert step is not None
+        self._check_alive("vjp")
+        if any(not isinstance(a, jax.core.Tracer) and a.is_deleted() for a in step.inputs):
+            raise StaleLinearizationError("an input was donated or deleted after J was made; make J again")
+        probes = jax.tree.map(_as_jax, probes)
+        if expand is None:
+            check_shapes(self._pass("vjp"), (probes,))
+        sizes = example_sizes(chunk, step.default(self.platform), count, leading(probes))
+        with same_devices():
+            return run_examples(step, self.params, reduce, probes, expand, sizes, self.platform)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """Probes pushed through together by default: a rule on the jaxpr and the platform, never a stopwatch."""

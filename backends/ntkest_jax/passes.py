@@ -90,12 +90,12 @@ def run(
     body = _body(step, reduce, expand)
     one_by_one = stepwise(step, platform)
     if is_traced(*blocks, *consts[0], *consts[1], *jax.tree.leaves(probes)):
-        return _whole(step, body, chunk, _unrolled if one_by_one else _scanned)(consts, blocks, probes)
+        return _whole(step, body, chunk, unrolled if one_by_one else scanned)(consts, blocks, probes)
     key = (by_value(reduce), by_value(expand), chunk)
     if one_by_one:
         return _loop(step, key, body, chunk, consts, blocks, probes)
     compiled = step.derivative.compiled
-    return compiled.get(("map", *key), lambda: jax.jit(_whole(step, body, chunk, _scanned)))(consts, blocks, probes)
+    return compiled.get(("map", *key), lambda: jax.jit(_whole(step, body, chunk, scanned)))(consts, blocks, probes)
 
 
 def _body(step: Pass, reduce: Reduce, expand: Expand | None) -> Callable[..., Any]:
@@ -135,7 +135,8 @@ def check_shapes(step: Pass, probes: Any) -> None:
         raise ShapeError(f"all blocks need the same number of probes, got {[p.shape[0] for p in probes]}")
 
 
-def _count(probes: Any) -> int:
+def count_of(probes: Any) -> int:
+    """The number of probes in a tree."""
     counts = {a.shape[0] for a in jax.tree.leaves(probes)}
     if len(counts) != 1 or 0 in counts:
         raise InvalidValueError(
@@ -156,30 +157,34 @@ def _whole(step: Pass, body: Callable[..., Any], chunk: int, loop: Callable[...,
     return whole
 
 
-def _scanned(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
-    count = _count(probes)
+def scanned(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
+    """``body`` of parts of `chunk` probes in a compiled loop, stacked."""
+    count = count_of(probes)
     full = count // chunk * chunk
     if full == chunk:
-        results = [body(_rows(probes, 0, chunk))]
+        results = [body(rows_of(probes, 0, chunk))]
     else:  # rows are cut out inside the loop: split into (chunks, chunk, n) beforehand, they would all be copied
-        stacked = lax.map(lambda i: body(_rows(probes, i * chunk, chunk)), jnp.arange(full // chunk))
+        stacked = lax.map(lambda i: body(rows_of(probes, i * chunk, chunk)), jnp.arange(full // chunk))
         results = [jax.tree.map(lambda a: a.reshape(full, *a.shape[2:]), stacked)]
     if full < count:
-        results.append(body(_rows(probes, full, count - full)))
-    return _concatenated(*results)
+        results.append(body(rows_of(probes, full, count - full)))
+    return concatenated(*results)
 
 
-def _rows(probes: Any, start: Any, size: int) -> Any:
+def rows_of(probes: Any, start: Any, size: int) -> Any:
+    """`size` rows of all arrays of a tree."""
     return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), probes)
 
 
-def _unrolled(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
-    starts = range(0, _count(probes), chunk)
-    return _concatenated(*[body(_rows(probes, s, min(chunk, _count(probes) - s))) for s in starts])
+def unrolled(body: Callable[[Any], Any], probes: Any, chunk: int) -> Any:
+    """The same, written out."""
+    starts = range(0, count_of(probes), chunk)
+    return concatenated(*[body(rows_of(probes, s, min(chunk, count_of(probes) - s))) for s in starts])
 
 
-def _concatenated(*parts: Any) -> Any:
-    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+def concatenated(*parts: Any, axis: int = 0) -> Any:
+    """Trees of arrays put end to end along `axis`."""
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a, axis), *parts)
 
 
 def _loop(
@@ -187,12 +192,12 @@ def _loop(
 ) -> Any:
     """The primal in one program, a few chunks at a time in a second, the stack in a third."""
     compiled = step.derivative.compiled
-    count = _count(probes)
+    count = count_of(probes)
     stride = chunk * UNROLLED[step.mode]
 
     def sliced(size: int) -> Callable[..., Any]:
         def part(consts: Any, residuals: Any, probes: Any, start: Any) -> Any:
-            return _unrolled(lambda rows: body(consts, residuals, rows), _rows(probes, start, size), chunk)
+            return unrolled(lambda rows: body(consts, residuals, rows), rows_of(probes, start, size), chunk)
 
         return jax.jit(part)
 
@@ -202,4 +207,4 @@ def _loop(
         size = min(stride, count - start)
         part = compiled.get(("part", size, *key), lambda: sliced(size))  # noqa: B023 - called at once
         results.append(part(consts[1], residuals, probes, start))
-    return compiled.get("stack", lambda: jax.jit(_concatenated))(*results)
+    return compiled.get("stack", lambda: jax.jit(concatenated))(*results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -14,10 +14,13 @@ from ntkest.linearization import (
     Blocks,
     ChunkLoop,
     DeviceMismatchError,
+    Expand,
     InvalidTypeError,
     InvalidValueError,
     Options,
+    Reduce,
     ShapeError,
+    Tree,
     UnsupportedModeError,
     as_probes,
     as_tangents,
@@ -25,10 +28,14 @@ from ntkest.linearization import (
     check_dtypes,
     check_finite,
     check_repeatable,
+    checked_examples,
     eps,
+    example_sizes,
     find_examples,
     flatten,
     join,
+    leading,
+    map_example_chunks,
     pick,
     select,
 )
@@ -124,9 +131,9 @@ class NumpyLinearization(ChunkLoop):
         self._lacking = ""
         self._pullback = tracing.reverse(self._function, self.params)
 
-    def _function(self, blocks: tuple[Any, ...]) -> Any:
+    def _function(self, blocks: tuple[Any, ...], inputs: Sequence[np.ndarray] | None = None) -> Any:
         return self._model(
-            trees.replaced(self._tree, {name: blocks[index] for index, name in enumerate(self.param_names)})
+            trees.replaced(self._tree, {name: blocks[index] for index, name in enumerate(self.param_names)}), inputs
         )
 
     @property
@@ -196,6 +203,64 @@ class NumpyLinearization(ChunkLoop):
             for image, block, param in zip(images, blocks, self.params, strict=True):
                 image[index] = np.broadcast_to(block, param.shape).reshape(-1)
         return images
+
+    @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: P."""
+        return sum(p.size for p in self.params)
+
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ntkest.linearization.ExampleGradients`; there if the function can be called on one example."""
+        if self.examples is not None and not self._separable:
+            raise AttributeError("the function gives no outputs of one example alone")
+        return self._map_examples
+
+    @cached_property
+    def _separable(self) -> bool:
+        """Whether one example alone gives its share of the outputs; autograd would broadcast cotangents without a word.
+
+        If not, its inputs are hidden from us, in a closure say.
+        """
+        return np.shape(self._model(self._tree, self._single(0))) == self._alone
+
+    @property
+    def _alone(self) -> tuple[int, ...]:
+        """The shape of the outputs of one example."""
+        axis, _ = checked_examples(self.examples)
+        return tuple(1 if i == axis else n for i, n in enumerate(self.outputs.shape))
+
+    def _single(self, n: int) -> list[np.ndarray]:
+        """The inputs of one example: slices of those that have N entries along the axis."""
+        axis, count = checked_examples(self.examples)
+        inputs = trees.arrays(self._model.inputs)
+        return [np.take(a, [n], axis) if a.ndim > axis and a.shape[axis] == count else a for a in inputs]
+
+    def _map_examples(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """A trace of each example alone, and its VJPs one by one."""
+        axis, count = checked_examples(self.examples)
+
+        def pullback(start: int, stop: int) -> Callable[[np.ndarray], Blocks]:
+            singles = [partial(self._function, inputs=self._single(n)) for n in range(start, stop)]
+            pulls = [tracing.reverse(function, self.params) for function in singles]
+
+            def pull(cotangents: np.ndarray) -> Blocks:
+                _require_numpy("cotangents", cotangents)
+                omega = as_probes(xp, (-1, self.outputs.size), cotangents, "cotangents")
+                omega = omega.astype(self.outputs.dtype, copy=False).reshape(-1, *self.outputs.shape)
+                images = tuple(np.empty((len(omega), len(pulls), p.size), p.dtype) for p in self.params)
+                for i, n in np.ndindex(len(omega), len(pulls)):
+                    blocks = pulls[n](np.take(omega[i], start + n, axis).reshape(self._alone))
+                    for image, block, param in zip(images, blocks, self.params, strict=True):
+                        image[i, n] = np.broadcast_to(block, param.shape).reshape(-1)
+                return images
+
+            return pull
+
+        sizes = example_sizes(chunk, _CHUNK_NUMBERS // self.example_size, count, leading(probes))
+        return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """Passes are looped over, so only the memory of the images counts."""

@@ -36,3 +36,12 @@ def chunk_size(mode: str, count: int, outputs: int, params: int, device: torch.d
         most = min(CPU_MOST, CPU_IMAGES // outputs, CPU_TANGENTS // params)
     chunks = -(-count // max(1, most))
     return max(1, -(-count // max(1, chunks)))
+
+
+CPU_EXAMPLES = 2**22
+"""Numbers in a chunk of gradients of single examples on a CPU, in factors where they are; 2**20 costs up to 1.6×."""
+
+
+def example_chunk(numbers: int, device: torch.device) -> int:
+    """Pairs of a probe and an example whose gradients, of so many `numbers` each, are made together."""
+    return max(1, (CPU_EXAMPLES if device.type == "cpu" else ACCELERATOR) // max(1, numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, which no other route to the same derivative would mend."""
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text

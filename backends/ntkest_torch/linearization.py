@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -25,11 +25,15 @@ from ntkest.linearization import (
     check_adjoint,
     check_finite,
     checked_chunk,
+    checked_examples,
+    example_sizes,
     leading,
     map_chunks,
+    map_example_chunks,
 )
 
-from .chunking import chunk_size
+from .chunking import chunk_size, example_chunk
+from .examples import ExampleReverse
 from .forward import Forward, Route
 from .places import moved
 from .programs import Point, Program
@@ -68,6 +72,7 @@ class TorchLinearization:
         self.params = tuple(point.blocks.values())
         self.param_names = tuple(name or "params" for name in point.blocks)
         self.examples: tuple[int, int] | None = None
+        self._by_example: ExampleReverse | None = None
         self.exponent = 0
         self.epsilon = 0.0
 
@@ -117,6 +122,38 @@ class TorchLinearization:
             return tuple(image.reshape(image.shape[0], -1) for image in images)
 
         return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
+
+    @property
+    def example_size(self) -> int:
+        """See `ntkest.linearization.ExampleGradients`: of dense layers only inputs and cotangents count."""
+        return self._examples().numbers
+
+    def _examples(self) -> ExampleReverse:
+        if self._by_example is None:
+            examples = checked_examples(self.examples)
+            self._by_example = ExampleReverse(self._program, self._point, self._live, examples, self.outputs.shape)
+        return self._by_example
+
+    @property
+    def map_example_vjp(self) -> Callable[..., Tree]:
+        """See `ntkest.linearization.ExampleGradients`; there if the model can be called on one example."""
+        if self.examples is not None and not self._examples().possible:
+            raise AttributeError("the model gives no outputs of one example alone")
+        return self._map_examples
+
+    def _map_examples(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """The forward is run again, for each chunk."""
+        self._watch.check()
+        by_example, count = self._examples(), checked_examples(self.examples)[1]
+
+        def pullback(start: int, stop: int) -> Callable[[Any], Tree]:
+            pull = by_example.pullback(start, stop)
+            return lambda omega: pull(self._probes(omega, self.outputs, "cotangents").reshape(-1, *self.outputs.shape))
+
+        sizes = example_sizes(chunk, example_chunk(by_example.numbers, self.outputs.device), count, leading(probes))
+        return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""

@@ -6,13 +6,25 @@ from .hutchinson import Hutchinson
 from .hutchpp import HUTCHPP, HUTCHPP_JV
 from .nystrompp import NYSTROMPP
 from .onesided import FORWARD, REVERSE
+from .perexample import BY_EXAMPLE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 from .xnystrace import XNYSTRACE, XNysTrace
 from .xtrace import XTRACE, XTrace
 
 ESTIMATORS: dict[str, Estimator] = {
     e.name: e
-    for e in (REVERSE, FORWARD, Hutchinson(), HUTCHPP, HUTCHPP_JV, NYSTROMPP, ADAPTIVEHUTCHPP, XNYSTRACE, XTRACE)
+    for e in (
+        REVERSE,
+        FORWARD,
+        BY_EXAMPLE,
+        Hutchinson(),
+        HUTCHPP,
+        HUTCHPP_JV,
+        NYSTROMPP,
+        ADAPTIVEHUTCHPP,
+        XNYSTRACE,
+        XTRACE,
+    )
 }
 """Estimators that sample, by the name that ``method=`` takes."""
 
@@ -20,6 +32,7 @@ METHODS = ("auto", EXACT.name, *ESTIMATORS)
 """All values of ``method=``."""
 
 __all__ = [
+    "BY_EXAMPLE",
     "ESTIMATORS",
     "EXACT",
     "FORWARD",

@@ -60,6 +60,12 @@ class Counted:
         self.n_vjp += count
         return self.J.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
 
+    def map_example_vjp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
+        """`ExampleGradients.map_example_vjp` of `count` probes, a pass each."""
+        self.n_vjp += count
+        J: Any = self.J
+        return J.map_example_vjp(reduce, probes, expand=expand, chunk=self.chunk)
+
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, compiled where the backend can do that."""
         compiler = getattr(self.J, "compile", None)

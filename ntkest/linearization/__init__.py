@@ -1,7 +1,20 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
 from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable
-from .chunks import ChunkLoop, as_probes, as_tangents, checked_chunk, identity, leading, map_chunks, tree_map
+from .chunks import (
+    ChunkLoop,
+    as_probes,
+    as_tangents,
+    checked_chunk,
+    checked_examples,
+    example_sizes,
+    identity,
+    leading,
+    map_chunks,
+    map_example_chunks,
+    tree_map,
+    unfactored,
+)
 from .discovery import GROUP, find_backend, linearize
 from .errors import (
     DeviceMismatchError,
@@ -23,7 +36,7 @@ from .errors import (
 from .examples import find_examples
 from .outputs import flatten, join, pick
 from .precision import accumulator, beside, device, eps, is_concrete, number, numbers, scalar_dtype, tolerance
-from .protocol import Array, Backend, Blocks, Expand, Linearization, Options, Reduce, Tree
+from .protocol import Array, Backend, Blocks, ExampleGradients, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
 __all__ = [
@@ -33,6 +46,7 @@ __all__ = [
     "Blocks",
     "ChunkLoop",
     "DeviceMismatchError",
+    "ExampleGradients",
     "Expand",
     "InconsistentDerivativesError",
     "InteractingExamplesError",
@@ -62,8 +76,10 @@ __all__ = [
     "check_finite",
     "check_repeatable",
     "checked_chunk",
+    "checked_examples",
     "device",
     "eps",
+    "example_sizes",
     "find_backend",
     "find_examples",
     "flatten",
@@ -73,6 +89,7 @@ __all__ = [
     "leading",
     "linearize",
     "map_chunks",
+    "map_example_chunks",
     "number",
     "numbers",
     "pick",
@@ -80,4 +97,5 @@ __all__ = [
     "select",
     "tolerance",
     "tree_map",
+    "unfactored",
 ]

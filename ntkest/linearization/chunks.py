@@ -61,6 +61,74 @@ def map_chunks(
     return tree_map(lambda *parts: xp.concat(parts, axis=0), *results)
 
 
+def map_example_chunks(
+    xp: ModuleType,
+    pullback: Callable[[int, int], Callable[[Any], Tree]],
+    reduce: Reduce,
+    probes: Tree,
+    expand: Expand | None,
+    examples: int,
+    sizes: tuple[int, int],
+) -> Tree:
+    """``map_example_vjp`` by a loop over slices of examples, and in it one over parts of the probes.
+
+    ``pullback(start, stop)`` prepares n = stop - start examples; what it returns maps cotangents (c, M) to blocks
+    (c, n, P_l), or pairs of factors (c, n, S, …). `sizes` holds the largest n and c that are pushed through together.
+    """
+    together, chunk = sizes
+
+    def rows(blocks: Tree) -> Tree:
+        c, n = _leaf(blocks).shape[:2]
+        found = reduce(tree_map(lambda a: xp.reshape(a, (c * n, *a.shape[2:])), blocks))
+        return tree_map(lambda a: xp.reshape(a, (c, n, *a.shape[1:])), found)
+
+    results = []
+    for start in range(0, examples, together):
+        pull = pullback(start, min(start + together, examples))
+        results.append(map_chunks(xp, pull, rows, probes, expand, chunk))
+    if len(results) == 1:
+        return results[0]
+    return tree_map(lambda *parts: xp.concat(parts, axis=1), *results)
+
+
+def _leaf(tree: Tree) -> Array:
+    return _leaf(tree[0]) if isinstance(tree, tuple) else tree
+
+
+def unfactored(xp: ModuleType, block: Array | tuple[Array, Array]) -> Array:
+    """A block of images (…, P_l), multiplied out where it comes in factors (…, S, p) and (…, S, q)."""
+    if not isinstance(block, tuple):
+        return block
+    left, right = block
+    images = xp.matrix_transpose(left) @ right
+    return xp.reshape(images, (*images.shape[:-2], -1))
+
+
+def example_sizes(chunk: int | None, default: int, examples: int, count: int) -> tuple[int, int]:
+    """How many of `examples` and of `count` probes to push through together, when `chunk` (or `default`) pairs may be.
+
+    Examples first: a slice of them shares its forward among probes, but a short loop over slices is worth more.
+    """
+    pairs = checked_chunk(chunk, default, examples * count)
+    together = min(examples, pairs)
+    return together, max(1, min(count, pairs // together))
+
+
+def checked_examples(examples: tuple[int, int] | None) -> tuple[int, int]:
+    """`examples` = (axis, N), refused where they are not known.
+
+    Raises
+    ------
+    InvalidValueError
+    """
+    if examples is None:
+        raise InvalidValueError(
+            "gradients of single examples need outputs with an axis of examples that do not interact, and none was "
+            "found; name it with batch_axis= where J is made"
+        )
+    return examples
+
+
 class ChunkLoop:
     """`map_jvp` and `map_vjp` by `map_chunks`, for linearizations that offer `jvp`, `vjp` and `chunk_size`."""
 

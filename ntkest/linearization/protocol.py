@@ -114,6 +114,46 @@ class Linearization(Protocol):
         ...
 
 
+class ExampleGradients(Protocol):
+    """Optional on a linearization, found by asking for the attribute ``map_example_vjp``; for where `examples` is set.
+
+    With `examples` = (axis, N), let ω_n be the slice of a cotangent ω that belongs to example n, and J_n the
+    rows of J that do. The sum of the J_nᵀ ω_n is Jᵀ ω, and a pass that leaves out that sum gives all N of them
+    for the floating-point operations of one VJP.
+    """
+
+    @property
+    def example_size(self) -> int:
+        """Numbers in the image of one pair as `map_example_vjp` hands it out: P, or fewer with blocks in factors."""
+        ...
+
+    def map_example_vjp(
+        self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None
+    ) -> Tree:
+        """Apply `reduce` to J_nᵀ ω_n for all probes ω and examples n, inside the adapter's own loop.
+
+        Parameters
+        ----------
+        reduce : callable
+            From blocks (r, P_l), the images of r of the k·N pairs of a probe and an example, in any order, to a tree
+            with leading axis r whose rows depend each on its own image only. Array-only, hashable by value.
+            A block may come in factors instead, a pair of arrays (r, S, p) and (r, S, q) with p·q = P_l, for images
+            Σ_s left_s ⊗ right_s in C order, as dense layers give them: products of such images cost p + q
+            multiplications where they would cost p·q. `unfactored` multiplies them out.
+        probes, expand
+            As for `Linearization.map_vjp`: k whole cotangents (k, M), or packed.
+        chunk : int, optional
+            How many of the pairs are pushed through together.
+
+        Returns
+        -------
+        Tree
+            The results for all pairs: its arrays have shape (k, N, …). Nothing else of size N·P is kept.
+            Costs k reverse passes, in which the sum over examples is replaced by N images.
+        """
+        ...
+
+
 class Compiler(Protocol):
     """Optional on a linearization, found by asking for the attribute ``compile``."""
 

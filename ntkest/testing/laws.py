@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..linearization import Array, Linearization, NTKError, UnsupportedModeError
+from ..linearization import Array, Linearization, NTKError, UnsupportedModeError, identity, unfactored
 from .host import from_host, to_host
 from .subject import ConformanceError, Subject, require
 
@@ -157,6 +157,49 @@ def chunks(s: Subject, lengths: tuple[int | None, ...] = (1, 2, 3, MANY, None)) 
         wrong: Any
         for wrong in (0, -1, 1.5):
             _refused("chunks", f"map_{mode} with chunk={wrong}", partial(run, _Sums(xp), full, chunk=wrong))
+
+
+def examples(s: Subject) -> None:
+    """`map_example_vjp`, where there is one, gives the part of Jᵀ ω that each example has, whatever the chunk.
+
+    That of example n is Jᵀ of ω with zeros at all other examples.
+    """
+    J: Any = s.J
+    if J.examples is None or "vjp" not in J.modes or getattr(J, "map_example_vjp", None) is None:
+        return
+    axis, count = J.examples
+    omega = s.cotangents(3)
+    whole = to_host(omega).reshape(3, *J.outputs.shape)
+    wanted = []
+    for n in range(count):
+        masked = np.zeros_like(whole)
+        here = (slice(None),) * (axis + 1) + (slice(n, n + 1),)
+        masked[here] = whole[here]
+        wanted.append(s.vjp(from_host(J.xp, masked.reshape(3, -1), J.outputs)))
+    blocks = [np.stack(parts, axis=1) for parts in zip(*wanted, strict=True)]  # (3, N, P_l)
+    for chunk in (None, 1, 4):
+        images = J.map_example_vjp(identity, omega, chunk=chunk)
+        require(
+            isinstance(images, tuple) and len(images) == len(blocks),
+            "gradients of examples",
+            f"map_example_vjp must hand reduce a tuple of {len(blocks)} blocks",
+        )
+        found = [to_host(unfactored(J.xp, image)) for image in images]
+        s.close("gradients of examples", f"map_example_vjp with chunk={chunk}", found, blocks)
+    handed = sum(math.prod(a.shape) for image in images for a in (image if isinstance(image, tuple) else (image,)))
+    require(
+        handed <= 3 * count * J.example_size,
+        "gradients of examples",
+        f"map_example_vjp hands out {handed / (3 * count):g} numbers a pair, example_size is {J.example_size}",
+    )
+    signs = np.sign(whole.reshape(3, -1))
+    packed = J.xp.asarray(signs.astype(np.int8), device=array_api_compat.device(J.outputs))
+    halves = J.map_example_vjp(identity, packed, expand=_Halved(J.xp, (J.outputs.dtype,)))
+    total = [np.sum(to_host(unfactored(J.xp, image)), axis=1) for image in halves]
+    s.close("gradients of examples", "their sum", total, s.vjp(from_host(J.xp, 0.5 * signs, J.outputs)))
+    wide = J.xp.concat([omega, omega], axis=1)
+    _refused("gradients of examples", "cotangents that are too wide", lambda: J.map_example_vjp(identity, wide))
+    _refused("gradients of examples", "chunk=0", lambda: J.map_example_vjp(identity, omega, chunk=0))
 
 
 def misfits(s: Subject) -> None:
