@@ -165,7 +165,11 @@ def _about(raw: dict[str, Any]) -> str:
         "makes it.\n\n"
         f"Operators are K = J Jᵀ with {raw['size']} outputs: explicit J with the spectrum that the name says, between "
         "dense random orthogonal bases; and Jacobians of networks trained on scikit-learn's digits"
-        + (f" ({shapes}), whose outputs ntkest knows to come from separate examples" if shapes else "")
+        + (
+            f" ({shapes}), taken as matrices: that outputs come from separate examples is told to nobody"
+            if shapes
+            else ""
+        )
         + ". A method gets a budget of AD passes, takes as many samples as that pays for, and runs with "
         f"{raw['seeds']} seeds. Our methods see J and Jᵀ; peers see K, and a product with K counts two passes. All "
         "passes are counted where they are made, not as reported. Numbers are relative errors, the median over seeds "

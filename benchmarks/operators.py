@@ -27,7 +27,7 @@ class Operator:
     name: str
     jacobian: np.ndarray
     examples: int | None = None
-    """Of a network, the number of examples that the outputs come from, in turn: ntkest is told, as by `linearize`."""
+    """The number of examples that the outputs come from, in turn, if ntkest is to be told."""
 
     @functools.cached_property
     def kernel(self) -> np.ndarray:
@@ -108,7 +108,7 @@ def operator(name: str, size: int, folder: Path) -> Operator:
     if name in NETWORKS:
         each = SIZE // NETWORKS[name]
         jacobian = np.load(folder / f"{name}.npy")[: size // each * each]
-        return Operator(name, jacobian, len(jacobian) // each)
+        return Operator(name, jacobian)  # that outputs come from separate examples is told to nobody
     values = {**SPECTRA, **HELD_OUT}[name](size)
     draw = np.random.default_rng([zlib.crc32(name.encode()), size])
     left, right = (np.linalg.qr(draw.standard_normal((size, size)))[0] for _ in range(2))
