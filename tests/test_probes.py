@@ -5,12 +5,14 @@ from dataclasses import replace
 import array_api_strict
 import numpy as np
 import pytest
+import scipy.stats
 
 import ntkest
 from ntkest.probes import (
     Centre,
     cotangent_expander,
     draw_cotangents,
+    draw_normal_cotangents,
     draw_tangents,
     probe_exponent,
     tangent_expander,
@@ -115,3 +117,24 @@ def test_the_exponent_of_probes_changes_in_steps(images, steps):
 def test_the_exponent_of_probes_stays_within_half_precision():
     J = ntkest.from_jacobian(np.full((1, 2), 60.0, np.float16))
     assert probe_exponent(J) == J.exponent == 6
+
+
+def test_the_stream_of_normal_probes_is_pinned():
+    J = ntkest.from_jacobian(np.ones((5, 3)))
+    expected = [
+        [1.73455989, 0.57952321, 0.70827645, 0.22906253, 0.92375517],
+        [0.86717242, 0.71977103, 0.35089922, -0.56990594, 0.26306966],
+    ]
+    np.testing.assert_allclose(draw_normal_cotangents(J, 7, 0, 2), expected, rtol=1e-6)
+    np.testing.assert_array_equal(draw_normal_cotangents(J, 7, 1, 2)[0], draw_normal_cotangents(J, 7, 0, 2)[1])
+    assert draw_normal_cotangents(J, 7, 3, 3).shape == (0, 5)
+
+
+def test_normal_probes_are_normal():
+    """Against the normal law, along a probe and across neighbours in it."""
+    x = draw_normal_cotangents(ntkest.from_jacobian(np.ones((200_001, 1))), 1, 0, 4)
+    assert all(scipy.stats.kstest(row, "norm").pvalue > 1e-3 for row in x)
+    assert np.abs(np.corrcoef(x) - np.eye(4)).max() < 0.01
+    halves = x[:, :100_000], x[:, 100_001:200_001]  # cosine and sine of the same angle
+    assert abs(np.mean(halves[0] * halves[1])) < 0.01
+    assert abs(np.mean(halves[0] ** 2 * halves[1] ** 2) - 1) < 0.02

@@ -1,0 +1,122 @@
+"""What plan says, against what the methods then take; and what auto makes of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import ntkest
+from tests import oracle
+
+
+def dense(name, M=300, seed=0):
+    return ntkest.from_jacobian(oracle.with_spectrum(oracle.spectra(M)[name], M, seed))
+
+
+@pytest.mark.parametrize("quantity", ["trace", "frobenius_norm", "effective_rank"])
+@pytest.mark.parametrize("name", ["power-1", "power-2", "flat"])
+def test_passes_are_foreseen_to_a_small_factor(name, quantity):
+    J = dense(name)
+    prospects = ntkest.plan(J, 0.05, quantity=quantity)
+    for method in ("xnystrace", "xtrace"):
+        passes = [
+            getattr(ntkest, quantity)(J, method=method, rtol=0.05, max_passes=5000, seed=seed).passes
+            for seed in range(5)
+        ]
+        assert 0.3 < prospects[method].passes / np.median(passes) < 3
+
+
+def test_the_best_comes_first_and_what_is_out_of_reach_last():
+    prospects = ntkest.plan(dense("power-1"), 1e-4)
+    passes = [p.passes for p in prospects.values() if p.reached]
+    assert passes == sorted(passes)
+    assert prospects.best is next(iter(prospects.values()))
+    assert prospects["exact"].passes == 300
+    assert prospects["exact"].reached
+    assert [p.reached for p in prospects.values()] == sorted((p.reached for p in prospects.values()), reverse=True)
+    assert all(p.seconds > 0 for p in prospects.values())
+    assert all(p.bytes >= 0 for p in prospects.values())
+
+
+def test_it_prints_a_table_and_goes_into_json():
+    J = dense("step")
+    prospects = ntkest.plan(J, 0.02, quantity="effective_rank")
+    assert "effective_rank to 2 %" in str(prospects)
+    assert "xnystrace" in str(prospects)
+    assert json.loads(json.dumps(prospects.to_dict()))["methods"]["reverse"]["passes"] == prospects["reverse"].passes
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (40, 400)])
+def test_passes_of_the_pilot_are_counted(shape):
+    A = oracle.with_spectrum(1 / np.arange(1, 41), shape[0], 0, shape[1])
+    J, calls = ntkest.from_jacobian(A), {"jvp": 0, "vjp": 0}
+    for name in calls:
+        inner = getattr(J, name)
+
+        def counting(probes, name=name, inner=inner):
+            calls[name] += (probes[0] if isinstance(probes, tuple) else probes).shape[0]
+            return inner(probes)
+
+        setattr(J, name, counting)
+    assert ntkest.plan(J, 0.1).passes == calls["jvp"] + calls["vjp"]
+
+
+def test_a_kernel_that_the_pilot_has_all_of_is_no_trouble():
+    prospects = ntkest.plan(dense("rank-5"), 0.01)
+    assert prospects["xnystrace"].passes == 16
+    assert prospects.effective_rank == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"rtol": 0}, "rtol="),
+        ({"rtol": "a"}, "rtol="),
+        ({"quantity": "norm"}, "quantity="),
+        ({"memory": "lots"}, "memory="),
+        ({"seed": -1}, "seed="),
+    ],
+)
+def test_bad_keywords_say_so(keywords, message):
+    with pytest.raises(ntkest.NTKError, match=message):
+        ntkest.plan(dense("flat"), **keywords)
+
+
+@pytest.mark.parametrize("quantity", ["trace", "frobenius_norm"])
+@pytest.mark.parametrize(("name", "passes"), [("power-1", 60), ("power-2", 60), ("step", 60), ("flat", 120)])
+def test_auto_is_nearly_as_good_as_the_best(name, passes, quantity):
+    """Median errors over seeds: within 1.6 times the best of the named ones, or next to nothing."""
+    J = dense(name)
+    truth = getattr(oracle, quantity)(np.diag(oracle.spectra(300)[name]))
+    errors = {}
+    for method in ("auto", "reverse", "xnystrace", "xtrace"):
+        found = [float(getattr(ntkest, quantity)(J, method=method, passes=passes, seed=s)) for s in range(40)]
+        errors[method] = np.median(np.abs(np.array(found) / truth - 1))
+    assert errors["auto"] < max(1.6 * min(errors.values()), 1e-4)
+
+
+def test_auto_at_a_fixed_cost_says_why_and_stays_within_it():
+    J = dense("power-1")
+    for passes in (10, 20, 50, 200):
+        e = ntkest.trace(J, passes=passes)
+        assert passes - 6 < e.passes <= passes
+        assert e.method in e.why
+    assert "exact" in ntkest.trace(J, passes=300).why
+
+
+def test_auto_ends_where_a_sketch_has_everything():
+    e = ntkest.effective_rank(dense("rank-5"), passes=200)
+    assert e.passes < 60
+    assert "whole range" in e.why
+    assert float(e) == pytest.approx(5, rel=1e-12)
+
+
+def test_a_tolerance_can_be_absolute():
+    J = dense("power-1")
+    e = ntkest.trace(J, rtol=0, atol=0.2)
+    assert e.converged
+    assert 0.02 < e.half_width <= 0.2
+    assert ntkest.trace(J, rtol=0.5, atol=0.01).half_width > 0.01
+    for keywords, message in (({"atol": -1}, "atol="), ({"atol": "x"}, "atol="), ({"rtol": 0}, "rtol=")):
+        with pytest.raises(ntkest.NTKError, match=message):
+            ntkest.trace(J, **keywords)
