@@ -15,7 +15,7 @@ METHODS = {
     "hutch++": 30,
     "hutch++jv": 30,
     "nystrom++": 16,
-    "xnystrace": 13,
+    "xnystrace": 11,
     "xtrace": 21,
     "auto": 7,
 }
@@ -164,8 +164,9 @@ def test_a_trace_penalty_with_new_probes_trains():
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "auto"])
 def test_inside_functional_transforms(method):
+    """Not of "auto", which chooses anew where values, and single examples, cannot be looked at."""
     module = mlp()
     tree = {name: p.detach() for name, p in module.named_parameters()}
     passes = None if method == "exact" else METHODS[method]
