@@ -3,7 +3,7 @@
 A quantity is a formula of moments. Its error bar comes from the same formula of the moments without one probe
 each: the delete-one jackknife (Efron and Stein 1981), which follows shared probes through ratios and roots. Where
 probes also shape the sketch that they are measured against, their samples depend on each other: the spread of samples
-errs low and the jackknife of the whole errs high. The error bar is the larger of the first and their geometric mean.
+errs low and the jackknife of the whole errs high. The error bar is the larger of the first and a geometric mean.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class Statistics:
     """The power of two that images were scaled down by, for quantities that have a scale."""
     floor: float
     """Relative rounding floor of the error."""
+    lean: float = 0.5
+    """See `Moment.lean`."""
 
     def __call__(
         self,
@@ -136,8 +138,8 @@ class Statistics:
         if refitted:
             whole = [a if r is None else r for a, r in zip(arrays, refits, strict=True)]
             _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
-            error = _larger(self.xp, error, high)
-            rest = [_larger(self.xp, rest[0], highs[0]), self.xp.logical_and(rest[1], highs[1])]
+            error = self._between(error, high)
+            rest = [self._between(rest[0], highs[0]), self.xp.logical_and(rest[1], highs[1])]
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if not refitted and self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
@@ -151,6 +153,13 @@ class Statistics:
         """In the dtype of results, where what leaves its range is infinite (and not NumPy's to warn about)."""
         beyond = self.xp.abs(column) > float(self.xp.finfo(self.dtype).max)
         return self.xp.astype(self.xp.where(beyond, column * 0 + float("inf"), column), self.dtype, copy=False)
+
+    def _between(self, low: Array, high: Array) -> Array:
+        """The larger of the error that errs low and a geometric mean of both."""
+        xp, some = self.xp, self.xp.logical_and(low > 0, high > 0)
+        one = low * 0 + 1
+        mean = xp.where(some, low, one) ** (1 - self.lean) * xp.where(some, high, one) ** self.lean
+        return xp.maximum(low, xp.where(some, mean, low * 0))
 
     def _student(self, value: Array, without: Array, has_offset: bool, debias: bool) -> tuple[Array, ...]:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
@@ -173,11 +182,6 @@ class Statistics:
         if not self.quantity.power:
             error = xp.where(positive, xp.abs(value) * log_error, error)
         return value, error, log_error, positive
-
-
-def _larger(xp: ModuleType, low: Array, high: Array) -> Array:
-    """The larger of the low error and the geometric mean of both."""
-    return xp.maximum(low, _safe_root(xp, low * high))
 
 
 def _safe_root(xp: ModuleType, square: Array) -> Array:
@@ -229,7 +233,8 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     _refuse_zero(quantity, moments)
     floor = FLOOR * eps(xp, J.outputs, *J.params)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
-    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor)
+    lean = max((m.lean for m in chosen if m.refits is not None), default=0.5)
+    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor, lean)
     replicates = tuple(moment.replicates for moment in chosen)
     refits = tuple(moment.refits for moment in chosen)
     rows = problem.kernels[0].compile(statistics)(

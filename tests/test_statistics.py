@@ -16,7 +16,18 @@ SIZE = 300
 @pytest.mark.slow
 @pytest.mark.parametrize("passes", [48, 120])
 @pytest.mark.parametrize(
-    "method", ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "nystrom++", "adaptive-hutch++"]
+    "method",
+    [
+        "reverse",
+        "forward",
+        "hutchinson",
+        "hutch++",
+        "hutch++jv",
+        "nystrom++",
+        "adaptive-hutch++",
+        "xnystrace",
+        "xtrace",
+    ],
 )
 @pytest.mark.parametrize("name", oracle.spectra(SIZE))
 def test_bias_and_coverage(name, method, passes):

@@ -90,6 +90,9 @@ class Moment:
     refits: Array | None = None
     """(m, rows): where probes also shape what they are measured against, the estimate as it would be had probe i never
     been drawn; `replicates` then only leave its sample out of the average. None where both are the same."""
+    lean: float = 0.5
+    """With `refits`, how far the error bar leans from the spread of samples, which errs low, to the jackknife of the
+    whole, which errs high: the exponent of the latter in their weighted geometric mean. Measured, for good coverage."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,9 @@ from .sketches import (
     summarise,
 )
 
+LEAN = 0.5
+"""`Moment.lean` for 8 samples and less; with more it goes down to a half of that, for the jackknife gets too wide."""
+
 WINDOW = 64
 """Probes whose parameter-side images are held together on their way to KΩ."""
 
@@ -119,7 +122,10 @@ class XTrace:
         found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
             state.probes, state.energies, state.images, state.basis, state.factor, state.pulled, state.applied
         )
-        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
+        assert state.factor is not None
+        lean = min(LEAN, LEAN / 2 + 2 / state.factor.shape[0])
+        moments = {key: Moment(v, r, refits=f, lean=lean) for key, (v, r, f) in zip(keys, found, strict=True)}
+        return {**moments, **state.targets}
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
