@@ -48,4 +48,8 @@ def compilations():
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield count
-    jax.monitoring.unregister_event_duration_listener(listen)
+    stop = getattr(jax.monitoring, "unregister_event_duration_listener", None)  # since 0.7
+    if stop is None:
+        jax.monitoring.clear_event_listeners()
+    else:
+        stop(listen)
