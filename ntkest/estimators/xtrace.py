@@ -109,8 +109,10 @@ class XTrace:
     def adopt(self, problem: Problem, sketch: xnystrace.State) -> State:
         """Go on from an XNysTrace sketch on the side of the outputs, whose KΩ = ZR is known, at a VJP a sample less."""
         assert sketch.probes is not None
-        energies = tuple(problem.xp.sum(r * r, axis=0) for r in sketch.factors)
-        images = tuple((r.T @ z,) for r, (z,) in zip(sketch.factors, sketch.images, strict=True))
+        xp = problem.xp
+        energies = tuple(xp.sum(r * r, axis=0) for r in sketch.factors)
+        pairs = zip(sketch.factors, sketch.images, strict=True)  # images may be narrower than the factors
+        images = tuple((r.T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
         return _grown(problem, State(targets=sketch.targets), sketch.probes, energies, images)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
