@@ -183,11 +183,12 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     values = assess(SKETCH.moments(problem, state), SKETCH.name)
     target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
     adoptable = SKETCH.on_outputs(problem)
-    costs = {EXACT.name: exact + problem.passes}
+    costs: dict[str, float] = {EXACT.name: exact + problem.passes}
     for estimator in (one_sided, SKETCH, XTRACE):
         samples = samples_for(problem, spectra, estimator, target)
         lost = 0 if estimator is SKETCH or (estimator is XTRACE and adoptable) else problem.passes
-        costs[estimator.name] = lost + estimator.passes(problem, samples)
+        reached = error_of(problem, spectra, estimator, samples) <= target
+        costs[estimator.name] = lost + estimator.passes(problem, samples) if reached else math.inf
     best = min(costs, key=lambda name: costs[name])
     told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"

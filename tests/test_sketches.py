@@ -119,3 +119,28 @@ def test_layers_are_refused_with_a_way_out(method):
     J, _ = dense("flat")
     with pytest.raises(ntkest.NTKError, match=r"no parts for by=.*reverse"):
         ntkest.trace(J, method=method, by="layer", passes=40)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kernel_of_low_rank_does_not_end_the_sampling_of_another(method):
+    """More samples than one of the kernels has parameters: its own norm is exact, products stay unbiased."""
+    draw = np.random.default_rng(0)
+    B = draw.standard_normal((40, 60)) / np.sqrt(np.arange(1, 61))
+    A = B[:, :4] + 0.3 * draw.standard_normal((40, 4))
+    J, other, truth = ntkest.from_jacobian(A), ntkest.from_jacobian(B), oracle.alignment(A @ A.T, B @ B.T)
+    found = [ntkest.alignment(J, other, method=method, passes=96, seed=seed) for seed in range(60)]
+    assert all(e.passes == 96 for e in found)
+    values = np.array([float(e) for e in found])
+    assert abs(values.mean() - truth) < 4 * values.std(ddof=1) / np.sqrt(60) + values.var()
+    inside = np.mean([low <= truth <= high for low, high in (e.interval() for e in found)])
+    assert inside > 0.85
+
+
+@pytest.mark.parametrize("parameters", [1, 2, 3, 6])
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+def test_alignments_with_kernels_of_low_rank_meet_their_tolerance(method, parameters):
+    draw = np.random.default_rng(0)
+    A, B = draw.standard_normal((400, parameters)), draw.standard_normal((400, 3000))
+    e = ntkest.alignment(ntkest.from_jacobian(A), ntkest.from_jacobian(B), method=method, rtol=0.1)
+    assert e.converged
+    assert float(e) == pytest.approx(oracle.alignment(A @ A.T, B @ B.T), rel=0.2)

@@ -31,8 +31,8 @@ def dimension(problem: Problem) -> int:
 
 
 def most_samples(problem: Problem) -> int:
-    """The largest rank that every kernel can have, after which there is nothing left to sample."""
-    return max(1, min(dimension(problem), *(problem.parameters(a) for a in range(len(problem.kernels)))))
+    """The largest rank that any of the kernels can have, after which there is nothing left to sample."""
+    return max(1, min(dimension(problem), max(problem.parameters(a) for a in range(len(problem.kernels)))))
 
 
 def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array]:

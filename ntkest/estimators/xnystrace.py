@@ -146,7 +146,8 @@ class XNysTrace:
         apart = ~np.eye(len(values), dtype=bool)
         # products of what two images have beside all the others: their squares have ‖R‖_F² as their mean
         left = known.c * np.outer(known.d, known.d) / np.maximum(1.0 - np.where(apart, known.c, 0.0) ** 2, 1e-12)
-        return Sketch(values, float(np.mean(single)), float(np.mean(left[apart] ** 2)), dimension(problem))
+        residual = float(np.mean(left[apart] ** 2)) if len(values) > 1 else None
+        return Sketch(values, float(np.mean(single)), residual, dimension(problem))
 
 
 XNYSTRACE = XNysTrace()
