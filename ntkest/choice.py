@@ -224,7 +224,8 @@ def _compare_modes(
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
     winner = other if ratio > CLEARLY else favourite
     told = f"{winner.name}: in a pilot of {PILOT} probes a mode, {favourite.name}/{other.name} errors were {ratio:.2g}"
-    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed)
+    lost = problem.passes - winner.passes(problem, PILOT)
+    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed, lost)
 
 
 # What they share ------------------------------------------------------------------------------------------------------
