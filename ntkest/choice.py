@@ -18,8 +18,9 @@ from typing import Any
 
 from .estimate import Estimate
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
+from .estimators.sketches import most_samples
 from .linearization import InvalidValueError, TracedValueError, is_concrete, number
-from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
+from .outlook import CONFIDENCE, ENDLESS, SKETCH, error_of, need_of, samples_for, spectra_of
 from .probes import Probes
 from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
 
@@ -109,7 +110,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if exact <= plan.passes:
         return run_exactly(f"exact: its {exact} passes fit in passes={plan.passes}")
     pilot = max(LEAST, plan.passes // (SHARE * len(problem.kernels)))
-    if not _can_sketch(problem) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
+    if not _can_sketch(problem, pilot) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
         return fixed(problem, plan, one_sided, why)
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
     spectra = spectra_of(problem, SKETCH, state)
@@ -172,7 +173,7 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     def finish(estimator: Estimator, reason: str, run: Run | None) -> Outcome:
         return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, need_of(problem))
 
-    if not _can_sketch(problem) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
+    if not _can_sketch(problem, PILOT) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
         return finish(*_compare_modes(problem, plan, assess, one_sided, why))
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
     run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
@@ -271,8 +272,10 @@ def _by_example_pays(problem: Problem) -> bool:
     return True
 
 
-def _can_sketch(problem: Problem) -> bool:
-    """Whether a pilot can be drawn, and looked at."""
+def _can_sketch(problem: Problem, pilot: int) -> bool:
+    """Whether a pilot of so many samples can be drawn, kept in memory, and looked at."""
+    if SKETCH.samples(problem, ENDLESS) < min(pilot, most_samples(problem)):
+        return False
     first = problem.kernels[0].J
     concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
     return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")

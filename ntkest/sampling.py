@@ -249,8 +249,9 @@ def _check_enough(problem: Problem, estimator: Estimator, samples: int, keyword:
     most = estimator.samples(problem, 2**40)
     if most < estimator.fewest:
         raise InvalidValueError(
-            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but a kernel "
-            f"of rank {most} has no more than {most}; use method='exact'"
+            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but no more "
+            f"than {most} are to be had, by the rank of the kernel or in memory={problem.memory}; use method='exact' "
+            "or 'reverse'"
         )
     if samples < estimator.fewest:
         least = estimator.passes(problem, estimator.fewest)

@@ -28,6 +28,7 @@ from .sketches import (
     Triple,
     add_probes,
     dimension,
+    fitting_samples,
     grow_basis,
     grow_products,
     join,
@@ -80,8 +81,9 @@ class XTrace:
         return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
-        """The number of samples that `passes` pay for; no more than the kernels can have rank."""
-        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
+        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
+        most = min(most_samples(problem), fitting_samples(problem, *((4, 0) if _pairs(problem) else (3, 1))))
+        return min((passes - problem.targets) // self._each(problem), most)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples."""
