@@ -61,8 +61,13 @@ def begin(problem: Problem) -> State:
 
 
 def space(problem: Problem) -> int:
-    """The dimension of what sketching cotangents can reach."""
-    return max(1, problem.size if problem.centre is None else problem.centre.rank)
+    """The most columns that a basis may have: the dimension of what sketching cotangents can reach.
+
+    Or as many as fit, with their images, in half of the memory budget; the other half is for the probes' images.
+    """
+    rank = problem.size if problem.centre is None else problem.centre.rank
+    each = sum(image_bytes(problem, "vjp")) + problem.groups.count * sum(image_bytes(problem, "jvp"))
+    return max(1, min(rank, problem.memory // 2 // max(1, each)))
 
 
 def column_cost(problem: Problem) -> int:
@@ -307,8 +312,8 @@ def _pulls(problem: Problem) -> list[tuple[int, int]]:
 
 
 def _window(problem: Problem) -> int:
-    """Probes whose images fit in the memory budget together, at least two."""
-    return max(2, problem.memory // max(1, sum(image_bytes(problem, "vjp"))))
+    """Probes whose images fit in half of the memory budget together, at least two."""
+    return max(2, problem.memory // 2 // max(1, sum(image_bytes(problem, "vjp"))))
 
 
 def _joined(xp: ModuleType, left: Blocks, right: Blocks, axis: int) -> Blocks:
