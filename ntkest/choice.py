@@ -128,7 +128,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if best == one_sided.name or (best == XTRACE.name and not adoptable):
         estimator = ESTIMATORS[best]
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, samples[best]))
-        return Outcome(estimator.moments(problem, state), best, _told(errors, pilot))
+        return Outcome(estimator.moments(problem, state), best, _told(best, errors, pilot))
     have, nystrom = pilot, samples[SKETCH.name]
     if adoptable and min(samples[XTRACE.name], nystrom) > have:
         have = min(samples[XTRACE.name], nystrom)
@@ -144,15 +144,14 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
             errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
     if adoptable and errors[XTRACE.name] < errors[SKETCH.name] and XTRACE.fewest <= have <= samples[XTRACE.name]:
         adopted = XTRACE.adopt(problem, state)
-        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
+        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(XTRACE.name, errors, have))
     if nystrom > have:
         state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, have, nystrom))
-    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(errors, have))
+    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(SKETCH.name, errors, have))
 
 
-def _told(errors: dict[str, float], samples: int) -> str:
-    """Why, for the result."""
-    best = min(errors, key=lambda name: errors[name])
+def _told(best: str, errors: dict[str, float], samples: int) -> str:
+    """Why it is `best`, for the result."""
     parts = ", ".join(f"{name} {error:.1g}" for name, error in sorted(errors.items(), key=lambda item: item[1]))
     return f"{best}: errors to expect after {samples} samples of a sketch: {parts}"
 
@@ -184,16 +183,19 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     values = assess(SKETCH.moments(problem, state), SKETCH.name)
     target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
     adoptable = SKETCH.on_outputs(problem)
-    costs: dict[str, float] = {EXACT.name: exact + problem.passes}
+    affordable = problem.passes + exact <= plan.max_passes
+    costs: dict[str, float] = {EXACT.name: exact + problem.passes if affordable else math.inf}
     for estimator in (one_sided, SKETCH, XTRACE):
         samples = samples_for(problem, spectra, estimator, target)
         lost = 0 if estimator is SKETCH or (estimator is XTRACE and adoptable) else problem.passes
         reached = error_of(problem, spectra, estimator, samples) <= target
         costs[estimator.name] = lost + estimator.passes(problem, samples) if reached else math.inf
     best = min(costs, key=lambda name: costs[name])
-    told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    told = ", ".join(
+        f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]) if cost < math.inf
+    )
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
-    if best == EXACT.name and problem.passes + exact <= plan.max_passes:
+    if best == EXACT.name:
         try:
             return turn_exact(reason)
         except KeyboardInterrupt:

@@ -135,3 +135,16 @@ def test_tiny_kernels_are_no_trouble(shape, quantity):
             ntkest.plan(J, quantity=quantity, centered=True)
     else:
         assert 0.9 < ntkest.plan(ntkest.from_jacobian(A), quantity=quantity, centered=True).effective_rank < 4
+
+
+@pytest.mark.parametrize("name", ["flat", "power-1", "power-2", "step"])
+def test_the_reason_of_auto_names_what_was_chosen(name):
+    J = dense(name)
+    for keywords in ({"passes": 30}, {"passes": 60}, {"rtol": 1e-6, "max_passes": 100}, {"rtol": 0.01}):
+        for quantity in (ntkest.trace, ntkest.effective_rank):
+            e = quantity(J, **keywords)
+            assert e.why.startswith(e.method), e.why
+            assert e.passes <= keywords.get("passes", keywords.get("max_passes", 2000))
+    low, other = (ntkest.from_jacobian(np.random.default_rng(p).standard_normal((300, p))) for p in (2, 900))
+    e = ntkest.alignment(low, other, passes=100)
+    assert e.why.startswith(e.method), e.why
