@@ -18,8 +18,9 @@ from typing import Any
 
 from .estimate import Estimate
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
+from .estimators.sketches import most_samples
 from .linearization import InvalidValueError, TracedValueError, is_concrete, number
-from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
+from .outlook import CONFIDENCE, ENDLESS, SKETCH, error_of, need_of, samples_for, spectra_of
 from .probes import Probes
 from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
 
@@ -109,7 +110,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if exact <= plan.passes:
         return run_exactly(f"exact: its {exact} passes fit in passes={plan.passes}")
     pilot = max(LEAST, plan.passes // (SHARE * len(problem.kernels)))
-    if not _can_sketch(problem) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
+    if not _can_sketch(problem, pilot) or SKETCH.passes(problem, pilot) > MOST * plan.passes:
         return fixed(problem, plan, one_sided, why)
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
     spectra = spectra_of(problem, SKETCH, state)
@@ -127,7 +128,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if best == one_sided.name or (best == XTRACE.name and not adoptable):
         estimator = ESTIMATORS[best]
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, samples[best]))
-        return Outcome(estimator.moments(problem, state), best, _told(errors, pilot))
+        return Outcome(estimator.moments(problem, state), best, _told(best, errors, pilot))
     have, nystrom = pilot, samples[SKETCH.name]
     if adoptable and min(samples[XTRACE.name], nystrom) > have:
         have = min(samples[XTRACE.name], nystrom)
@@ -143,15 +144,14 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
             errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
     if adoptable and errors[XTRACE.name] < errors[SKETCH.name] and XTRACE.fewest <= have <= samples[XTRACE.name]:
         adopted = XTRACE.adopt(problem, state)
-        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(errors, have))
+        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(XTRACE.name, errors, have))
     if nystrom > have:
         state = SKETCH.extend(problem, state, SKETCH.draw(problem, plan.seed, have, nystrom))
-    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(errors, have))
+    return Outcome(SKETCH.moments(problem, state), SKETCH.name, _told(SKETCH.name, errors, have))
 
 
-def _told(errors: dict[str, float], samples: int) -> str:
-    """Why, for the result."""
-    best = min(errors, key=lambda name: errors[name])
+def _told(best: str, errors: dict[str, float], samples: int) -> str:
+    """Why it is `best`, for the result."""
     parts = ", ".join(f"{name} {error:.1g}" for name, error in sorted(errors.items(), key=lambda item: item[1]))
     return f"{best}: errors to expect after {samples} samples of a sketch: {parts}"
 
@@ -172,7 +172,7 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     def finish(estimator: Estimator, reason: str, run: Run | None) -> Outcome:
         return to_tolerance(problem, plan, assess, estimator, reason, run, turn_exact, exact, need_of(problem))
 
-    if not _can_sketch(problem) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
+    if not _can_sketch(problem, PILOT) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
         return finish(*_compare_modes(problem, plan, assess, one_sided, why))
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
     run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
@@ -183,15 +183,19 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     values = assess(SKETCH.moments(problem, state), SKETCH.name)
     target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
     adoptable = SKETCH.on_outputs(problem)
-    costs = {EXACT.name: exact + problem.passes}
+    affordable = problem.passes + exact <= plan.max_passes
+    costs: dict[str, float] = {EXACT.name: exact + problem.passes if affordable else math.inf}
     for estimator in (one_sided, SKETCH, XTRACE):
         samples = samples_for(problem, spectra, estimator, target)
         lost = 0 if estimator is SKETCH or (estimator is XTRACE and adoptable) else problem.passes
-        costs[estimator.name] = lost + estimator.passes(problem, samples)
+        reached = error_of(problem, spectra, estimator, samples) <= target
+        costs[estimator.name] = lost + estimator.passes(problem, samples) if reached else math.inf
     best = min(costs, key=lambda name: costs[name])
-    told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
+    told = ", ".join(
+        f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]) if cost < math.inf
+    )
     reason = f"{best}: passes to expect after {PILOT} samples of a sketch: {told}"
-    if best == EXACT.name and problem.passes + exact <= plan.max_passes:
+    if best == EXACT.name:
         try:
             return turn_exact(reason)
         except KeyboardInterrupt:
@@ -223,7 +227,8 @@ def _compare_modes(
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
     winner = other if ratio > CLEARLY else favourite
     told = f"{winner.name}: in a pilot of {PILOT} probes a mode, {favourite.name}/{other.name} errors were {ratio:.2g}"
-    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed)
+    lost = problem.passes - winner.passes(problem, PILOT)
+    return winner, told, Run.of(problem, winner, pilots[winner.name][1], PILOT, plan.seed, lost)
 
 
 # What they share ------------------------------------------------------------------------------------------------------
@@ -269,8 +274,10 @@ def _by_example_pays(problem: Problem) -> bool:
     return True
 
 
-def _can_sketch(problem: Problem) -> bool:
-    """Whether a pilot can be drawn, and looked at."""
+def _can_sketch(problem: Problem, pilot: int) -> bool:
+    """Whether a pilot of so many samples can be drawn, kept in memory, and looked at."""
+    if SKETCH.samples(problem, ENDLESS) < min(pilot, most_samples(problem)):
+        return False
     first = problem.kernels[0].J
     concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
     return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")

@@ -32,10 +32,8 @@ FORMS: Mapping[str, Callable[[Spectrum, float], Errors]] = {
 
 
 def spectra_of(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> list[Spectrum]:
-    """A likeness of each kernel's spectrum; none if a sketch has all of a kernel's range."""
+    """A likeness of the spectrum of each kernel of which a sketch has not all of the range: none if it has them all."""
     sketches = [estimator.sketch(problem, state, a) for a in range(len(problem.kernels))]
-    if any(sketch is None for sketch in sketches):
-        return []
     return [fit(sketch) for sketch in sketches if sketch is not None]
 
 

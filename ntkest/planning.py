@@ -12,7 +12,7 @@ from .columns import aligned
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, Estimator, Problem
 from .estimators.hutchinson import push
 from .estimators.perexample import probe_bytes
-from .estimators.sketches import pull
+from .estimators.sketches import dimension, most_samples, pull
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, trace_of
 from .linearization import InvalidTypeError, InvalidValueError, Linearization, UnsupportedModeError, number
 from .outlook import CONFIDENCE, FORMS, SKETCH, error_of, samples_for, spectra_of
@@ -154,6 +154,8 @@ def plan(
         raise UnsupportedModeError(
             "plan needs both VJPs and JVPs for its pilot; with one mode there is one method anyway"
         )
+    if not dimension(problem):
+        raise InvalidValueError("centring leaves nothing of a single output, so there is nothing to plan")
     seed = check_seed(seed)
     both = pose(J, [effective_rank_of(0)], centered=centered, memory=memory, chunk=chunk)
     state = SKETCH.extend(both, None, SKETCH.draw(both, seed, 0, PILOT))
@@ -177,6 +179,8 @@ def plan(
     found.sort(key=lambda p: (not p.reached, p.passes))
     if spectra:
         rank = spectra[0].trace ** 2 / spectra[0].square
+    elif most_samples(both) == 1:  # one image, and that is zero
+        rank = 0.0
     else:
         moments = SKETCH.moments(both, state)
         trace, square = (number(moments[key, 0].value[0]) for key in ("trace", "square"))

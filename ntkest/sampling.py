@@ -66,12 +66,14 @@ class Run:
     problem: Problem
     spent: tuple[tuple[int, int], ...]
     """JVPs and VJPs so far, for each kernel."""
+    lost: int = 0
+    """Passes of pilots among them that the samples have nothing of."""
 
     @staticmethod
-    def of(problem: Problem, estimator: Estimator, state: Any, samples: int, seed: int) -> Run:
+    def of(problem: Problem, estimator: Estimator, state: Any, samples: int, seed: int, lost: int = 0) -> Run:
         """With what `problem` has spent."""
         spent = tuple((kernel.n_jvp, kernel.n_vjp) for kernel in problem.kernels)
-        return Run(estimator, state, samples, seed, problem, spent)
+        return Run(estimator, state, samples, seed, problem, spent, lost)
 
     def __repr__(self) -> str:
         return f"Run({self.estimator.name}, {self.samples} samples, seed={self.seed})"
@@ -122,13 +124,13 @@ def fixed(problem: Problem, plan: Plan, estimator: Estimator, why: str = "", run
         state = estimator.extend(problem, None, plan.probes)
         return Outcome(estimator.moments(problem, state), estimator.name, _remarked(problem, estimator, state, why))
     assert plan.passes is not None
-    have = 0 if run is None else run.samples
-    samples = estimator.samples(problem, plan.passes)
+    have, lost = (0, 0) if run is None else (run.samples, run.lost)
+    samples = max(have, estimator.samples(problem, plan.passes - lost))
     _check_enough(problem, estimator, samples, "passes", plan.passes)
     if run is None or samples > have:
         probes = estimator.draw(problem, plan.seed, have, samples)
         state = estimator.extend(problem, None if run is None else run.state, probes)
-        run = Run.of(problem, estimator, state, samples, plan.seed)
+        run = Run.of(problem, estimator, state, samples, plan.seed, lost)
     why = _remarked(problem, estimator, run.state, why)
     return Outcome(estimator.moments(problem, run.state), estimator.name, why, run=run)
 
@@ -147,7 +149,7 @@ def to_tolerance(
     """Batches that grow to the predicted need, at most doubling; `exact` takes over where that is cheaper."""
     check_modes(problem, estimator)
     report = progress_of(plan.progress)
-    state, have = (None, 0) if run is None else (run.state, run.samples)
+    state, have, lost = (None, 0, problem.passes) if run is None else (run.state, run.samples, run.lost)
     first = _first_samples(problem, estimator, plan, have)
     need, want = first, first
     interrupted = False
@@ -176,7 +178,8 @@ def to_tolerance(
         if want <= have:
             break
     why = _remarked(problem, estimator, state, why)
-    return Outcome(moments, estimator.name, why, interrupted, Run.of(problem, estimator, state, have, plan.seed))
+    run = Run.of(problem, estimator, state, have, plan.seed, lost)
+    return Outcome(moments, estimator.name, why, interrupted, run)
 
 
 def _remarked(problem: Problem, estimator: Estimator, state: Any, why: str) -> str:
@@ -246,8 +249,9 @@ def _check_enough(problem: Problem, estimator: Estimator, samples: int, keyword:
     most = estimator.samples(problem, 2**40)
     if most < estimator.fewest:
         raise InvalidValueError(
-            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but a kernel "
-            f"of rank {most} has no more than {most}; use method='exact'"
+            f"method={estimator.name!r} takes {estimator.fewest} samples for a value and its error bar, but no more "
+            f"than {most} are to be had, by the rank of the kernel or in memory={problem.memory}; use method='exact' "
+            "or 'reverse'"
         )
     if samples < estimator.fewest:
         least = estimator.passes(problem, estimator.fewest)

@@ -5,7 +5,9 @@ import pytest
 
 import ntkest
 from ntkest.estimators import ESTIMATORS, Counted, Problem, adaptivehutchpp
+from ntkest.inference import trace_of
 from ntkest.probes import cotangent_expander
+from ntkest.quantities import pose
 from ntkest.tangents import group_parameters
 from tests import oracle
 from tests.test_estimators import BLOCKS, LAYERS, SHAPE, A, B, whole
@@ -184,3 +186,21 @@ def test_too_few_passes_are_refused_with_the_number_needed():
         ntkest.trace(J, method="nystrom++", passes=7)
     with pytest.raises(ntkest.NTKError, match="at least 28 passes"):
         ntkest.alignment(J, ntkest.from_jacobian(B, SHAPE), method="adaptive-hutch++", passes=26, by="parameter")
+
+
+@pytest.mark.parametrize("by", [None, "layer"])
+@pytest.mark.parametrize("method", ["nystrom++", "adaptive-hutch++"])
+def test_bases_have_no_more_columns_than_memory_holds(method, by):
+    """In half of the budget; the traces stay unbiased, and more passes go to probes."""
+    J, K = ntkest.from_jacobian(A, SHAPE), oracle.kernel(whole(A))
+    parts = 1 if by is None else len(LAYERS)
+    problem = pose(J, [trace_of(0)], by=by, memory=2 * 5 * 8 * (whole(A).shape[1] + parts * whole(A).shape[0]))
+    estimator = ESTIMATORS[method]
+    samples = estimator.samples(problem, 60)
+    state = estimator.extend(problem, None, estimator.draw(problem, 0, 0, samples))
+    split = getattr(state, "split", state)
+    assert split.bases[0][0].shape[0] == 5
+    assert problem.passes <= 60
+    assert estimator.passes(problem, samples) in (problem.passes, 60)
+    found = [float(ntkest.trace(J, method=method, passes=40, seed=seed, memory=problem.memory)) for seed in range(200)]
+    assert abs(np.mean(found) - np.trace(K)) < 4.5 * np.std(found, ddof=1) / np.sqrt(200)

@@ -120,3 +120,31 @@ def test_a_tolerance_can_be_absolute():
     for keywords, message in (({"atol": -1}, "atol="), ({"atol": "x"}, "atol="), ({"rtol": 0}, "rtol=")):
         with pytest.raises(ntkest.NTKError, match=message):
             ntkest.trace(J, **keywords)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 40), (40, 2), (3, 3)])
+@pytest.mark.parametrize("quantity", ["trace", "frobenius_norm", "effective_rank"])
+def test_tiny_kernels_are_no_trouble(shape, quantity):
+    A = np.random.default_rng(0).standard_normal(shape)
+    for J in (ntkest.from_jacobian(A), ntkest.from_jacobian(0 * A)):
+        prospects = ntkest.plan(J, 0.1, quantity=quantity)
+        assert prospects["exact"].passes == min(shape)
+        assert prospects["exact"].reached
+    if shape[0] == 1:
+        with pytest.raises(ntkest.NTKError, match="nothing of a single output"):
+            ntkest.plan(J, quantity=quantity, centered=True)
+    else:
+        assert 0.9 < ntkest.plan(ntkest.from_jacobian(A), quantity=quantity, centered=True).effective_rank < 4
+
+
+@pytest.mark.parametrize("name", ["flat", "power-1", "power-2", "step"])
+def test_the_reason_of_auto_names_what_was_chosen(name):
+    J = dense(name)
+    for keywords in ({"passes": 30}, {"passes": 60}, {"rtol": 1e-6, "max_passes": 100}, {"rtol": 0.01}):
+        for quantity in (ntkest.trace, ntkest.effective_rank):
+            e = quantity(J, **keywords)
+            assert e.why.startswith(e.method), e.why
+            assert e.passes <= keywords.get("passes", keywords.get("max_passes", 2000))
+    low, other = (ntkest.from_jacobian(np.random.default_rng(p).standard_normal((300, p))) for p in (2, 900))
+    e = ntkest.alignment(low, other, passes=100)
+    assert e.why.startswith(e.method), e.why

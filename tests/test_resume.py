@@ -92,3 +92,17 @@ def test_a_run_is_not_carried_on_for_other_quantities_or_targets():
         ntkest.alignment(J, y + np.arange(120), method="reverse", passes=30, state=state)
     with pytest.raises(ntkest.NTKError, match="other quantities"):
         ntkest.trace(J, method="reverse", passes=30, state=state)
+
+
+def test_passes_of_a_pilot_that_was_lost_count_from_the_start_of_the_run():
+    J = ntkest.from_jacobian(np.random.default_rng(0).standard_normal((500, 1500)) / 30)
+    part = ntkest.trace(J, rtol=0.01, state=True)
+    assert part.method == "reverse"
+    assert part.state.lost == part.passes - part.state.samples > 0  # those of a sketch and of forward probes
+    more = ntkest.trace(J, passes=part.passes + 100, state=part.state)
+    assert more.passes == part.passes + 100
+    again = ntkest.trace(J, passes=more.passes + 10, state=more.state)
+    assert again.passes == more.passes + 10
+    assert again.about["samples"] == part.about["samples"] + 110
+    fewer = ntkest.trace(J, passes=20, state=again.state)
+    assert fewer.passes == again.passes

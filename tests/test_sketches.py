@@ -119,3 +119,62 @@ def test_layers_are_refused_with_a_way_out(method):
     J, _ = dense("flat")
     with pytest.raises(ntkest.NTKError, match=r"no parts for by=.*reverse"):
         ntkest.trace(J, method=method, by="layer", passes=40)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kernel_of_low_rank_does_not_end_the_sampling_of_another(method):
+    """More samples than one of the kernels has parameters: its own norm is exact, products stay unbiased."""
+    draw = np.random.default_rng(0)
+    B = draw.standard_normal((40, 60)) / np.sqrt(np.arange(1, 61))
+    A = B[:, :4] + 0.3 * draw.standard_normal((40, 4))
+    J, other, truth = ntkest.from_jacobian(A), ntkest.from_jacobian(B), oracle.alignment(A @ A.T, B @ B.T)
+    found = [ntkest.alignment(J, other, method=method, passes=96, seed=seed) for seed in range(60)]
+    assert all(e.passes == 96 for e in found)
+    values = np.array([float(e) for e in found])
+    assert abs(values.mean() - truth) < 4 * values.std(ddof=1) / np.sqrt(60) + values.var()
+    inside = np.mean([low <= truth <= high for low, high in (e.interval() for e in found)])
+    assert inside > 0.85
+
+
+@pytest.mark.parametrize("parameters", [1, 2, 3, 6])
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+def test_alignments_with_kernels_of_low_rank_meet_their_tolerance(method, parameters):
+    draw = np.random.default_rng(0)
+    A, B = draw.standard_normal((400, parameters)), draw.standard_normal((400, 3000))
+    e = ntkest.alignment(ntkest.from_jacobian(A), ntkest.from_jacobian(B), method=method, rtol=0.1)
+    assert e.converged
+    assert float(e) == pytest.approx(oracle.alignment(A @ A.T, B @ B.T), rel=0.2)
+
+
+def kept(run):
+    """Bytes of the arrays in a run's state."""
+    state = run.state
+    rows = [*state.bases, *state.images] if hasattr(state, "bases") else [state.basis, *state.images, *state.pulled]
+    return sum(block.nbytes for blocks in rows for block in blocks)
+
+
+@pytest.mark.parametrize("parameters", [90, 4000])
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
+def test_what_is_kept_fits_in_memory(method, parameters):
+    A = np.random.default_rng(0).standard_normal((60, parameters)) / np.arange(1, parameters + 1)
+    J = ntkest.from_jacobian(A)
+    memory = 20 * 8 * (60 + parameters)
+    e = ntkest.trace(J, method=method, rtol=1e-5, max_passes=59, memory=memory, state=True)
+    assert abs(float(e) - np.sum(A * A)) < 5 * float(e.std_error)
+    if e.method in METHODS:
+        assert 4 <= e.state.samples <= 20
+        assert kept(e.state) <= memory
+    little = 3 * 8 * (60 + parameters)
+    if method != "auto":
+        with pytest.raises(ntkest.NTKError, match="memory="):
+            ntkest.trace(J, method=method, passes=40, memory=little)
+        return
+    assert ntkest.trace(J, method=method, passes=40, memory=little).method in ("reverse", "forward")
+    assert ntkest.trace(J, method=method, rtol=0.3, max_passes=59, memory=little).method in ("reverse", "forward")
+
+
+def test_a_plan_has_out_of_reach_what_memory_does_not_hold():
+    J = ntkest.from_jacobian(oracle.with_spectrum(1 / np.arange(1, 301) ** 0.5, 300, 0))
+    prospects = ntkest.plan(J, 0.001, memory=60 * 8 * 300)
+    assert not prospects["xnystrace"].reached
+    assert ntkest.plan(J, 0.001)["xnystrace"].reached

@@ -199,9 +199,9 @@ def _known(problem: Problem, state: State, a: int, b: int) -> Array:
 
 
 def _most_columns(problem: Problem) -> int:
-    """The largest rank that the kernels can have together."""
+    """The largest rank that the kernels can have together, but at least 1."""
     space = problem.size if problem.centre is None else problem.centre.rank
-    return min(space, sum(problem.parameters(a) for a in range(len(problem.kernels))))
+    return max(1, min(space, sum(problem.parameters(a) for a in range(len(problem.kernels)))))
 
 
 def _orthonormalise(problem: Problem, old: Array | None, columns: Array) -> Array:

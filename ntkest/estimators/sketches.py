@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 import numpy as np
@@ -31,8 +32,19 @@ def dimension(problem: Problem) -> int:
 
 
 def most_samples(problem: Problem) -> int:
-    """The largest rank that every kernel can have, after which there is nothing left to sample."""
-    return max(1, min(dimension(problem), *(problem.parameters(a) for a in range(len(problem.kernels)))))
+    """The largest rank that any of the kernels can have, after which there is nothing left to sample."""
+    return max(1, min(dimension(problem), max(problem.parameters(a) for a in range(len(problem.kernels)))))
+
+
+def fitting_samples(problem: Problem, outputs: int, parameters: int) -> int:
+    """Samples that ``memory=`` has room for, if each keeps so many vectors of outputs and of parameters a kernel."""
+
+    def size(array: Array) -> int:
+        return int(math.prod(array.shape)) * max(4, int(problem.xp.finfo(array.dtype).bits) // 8)
+
+    linearizations = [kernel.J for kernel in problem.kernels]
+    each = sum(outputs * size(J.outputs) + parameters * sum(map(size, J.params)) for J in linearizations)
+    return int(problem.memory // max(1, each))
 
 
 def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array]:

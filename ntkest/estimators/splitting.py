@@ -61,8 +61,13 @@ def begin(problem: Problem) -> State:
 
 
 def space(problem: Problem) -> int:
-    """The dimension of what sketching cotangents can reach."""
-    return max(1, problem.size if problem.centre is None else problem.centre.rank)
+    """The most columns that a basis may have: the dimension of what sketching cotangents can reach.
+
+    Or as many as fit, with their images, in half of the memory budget; the other half is for the probes' images.
+    """
+    rank = problem.size if problem.centre is None else problem.centre.rank
+    each = sum(image_bytes(problem, "vjp")) + problem.groups.count * sum(image_bytes(problem, "jvp"))
+    return max(1, min(rank, problem.memory // 2 // max(1, each)))
 
 
 def column_cost(problem: Problem) -> int:
@@ -225,8 +230,7 @@ def _grow(problem: Problem, a: int, state: State, images: Blocks) -> tuple[Block
     for part in range(problem.groups.count):
         mine = [i for i, owner in enumerate(part_of) if owner == part]
         old = tuple(state.bases[a][i] for i in mine) if state.bases else None
-        fresh = separate(xp, tuple(images[i] for i in mine), 0 if old is None else leading(old))
-        q, across, triangle = extend_basis(xp, old, fresh)
+        q, across, triangle = _extend(xp, old, tuple(images[i] for i in mine))
         for i, block in zip(mine, q, strict=True):
             out[i] = block
         if old is not None:
@@ -234,6 +238,28 @@ def _grow(problem: Problem, a: int, state: State, images: Blocks) -> tuple[Block
             triangle = xp.concat([before, xp.concat([across.T * 0.0, triangle], axis=1)], axis=0)
         triangles.append(triangle)
     return tuple(out), tuple(triangles)
+
+
+def _extend(xp: ModuleType, old: Blocks | None, images: Blocks) -> tuple[Blocks, Array, Array]:
+    """`extend_basis` to as many vectors as the part has parameters, and zeros from there on.
+
+    A QR would find the zeros too, but has no derivative there.
+    """
+    count, have = leading(images), 0 if old is None else leading(old)
+    room = max(0, sum(block.shape[1] for block in images) - have)
+    if count <= room:
+        return extend_basis(xp, old, separate(xp, images, have))
+    first, others = tuple(block[:room, :] for block in images), tuple(block[room:, :] for block in images)
+    q, across, triangle = extend_basis(xp, old, separate(xp, first, have))
+    others = tuple(xp.astype(b, a.dtype, copy=False) for a, b in zip(q, others, strict=True))
+    gram, dtype = Gram(xp, (0,) * len(q), 1), triangle.dtype
+    inside = xp.astype(gram(q, others)[0, ...], dtype, copy=False)
+    if old is not None:
+        across = xp.concat([across, xp.astype(gram(old, others)[0, ...], dtype, copy=False)], axis=1)
+    own = xp.astype(gram(others, others)[0, ...], dtype, copy=False)
+    above = xp.concat([triangle, inside], axis=1)
+    triangle = xp.concat([above, xp.concat([inside.T, own], axis=1) * 0.0], axis=0)
+    return _joined(xp, q, tuple(b * 0.0 for b in others), axis=0), across, triangle
 
 
 def _push(problem: Problem, a: int, basis: Blocks) -> Array:
@@ -307,8 +333,8 @@ def _pulls(problem: Problem) -> list[tuple[int, int]]:
 
 
 def _window(problem: Problem) -> int:
-    """Probes whose images fit in the memory budget together, at least two."""
-    return max(2, problem.memory // max(1, sum(image_bytes(problem, "vjp"))))
+    """Probes whose images fit in half of the memory budget together, at least two."""
+    return max(2, problem.memory // 2 // max(1, sum(image_bytes(problem, "vjp"))))
 
 
 def _joined(xp: ModuleType, left: Blocks, right: Blocks, axis: int) -> Blocks:

@@ -33,6 +33,7 @@ from .sketches import (
     Triple,
     add_probes,
     dimension,
+    fitting_samples,
     grow_basis,
     grow_products,
     join,
@@ -81,8 +82,10 @@ class XNysTrace:
         return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
-        """The number of samples that `passes` pay for; no more than the kernels can have rank."""
-        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
+        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
+        copies = 2 if self.on_outputs(problem) else 1
+        most = min(most_samples(problem), fitting_samples(problem, copies, copies))
+        return min((passes - problem.targets) // self._each(problem), most)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples."""
@@ -146,7 +149,8 @@ class XNysTrace:
         apart = ~np.eye(len(values), dtype=bool)
         # products of what two images have beside all the others: their squares have ‖R‖_F² as their mean
         left = known.c * np.outer(known.d, known.d) / np.maximum(1.0 - np.where(apart, known.c, 0.0) ** 2, 1e-12)
-        return Sketch(values, float(np.mean(single)), float(np.mean(left[apart] ** 2)), dimension(problem))
+        residual = float(np.mean(left[apart] ** 2)) if len(values) > 1 else None
+        return Sketch(values, float(np.mean(single)), residual, dimension(problem))
 
 
 XNYSTRACE = XNysTrace()

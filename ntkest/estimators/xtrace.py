@@ -28,6 +28,7 @@ from .sketches import (
     Triple,
     add_probes,
     dimension,
+    fitting_samples,
     grow_basis,
     grow_products,
     join,
@@ -83,8 +84,9 @@ class XTrace:
         return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
 
     def samples(self, problem: Problem, passes: int) -> int:
-        """The number of samples that `passes` pay for; no more than the kernels can have rank."""
-        return min((passes - problem.targets) // self._each(problem), most_samples(problem))
+        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
+        most = min(most_samples(problem), fitting_samples(problem, *((4, 0) if _pairs(problem) else (3, 1))))
+        return min((passes - problem.targets) // self._each(problem), most)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples."""
@@ -112,8 +114,10 @@ class XTrace:
     def adopt(self, problem: Problem, sketch: xnystrace.State) -> State:
         """Go on from an XNysTrace sketch on the side of the outputs, whose KΩ = ZR is known, at a VJP a sample less."""
         assert sketch.probes is not None
-        energies = tuple(problem.xp.sum(r * r, axis=0) for r in sketch.factors)
-        images = tuple((r.T @ z,) for r, (z,) in zip(sketch.factors, sketch.images, strict=True))
+        xp = problem.xp
+        energies = tuple(xp.sum(r * r, axis=0) for r in sketch.factors)
+        pairs = zip(sketch.factors, sketch.images, strict=True)  # images may be narrower than the factors
+        images = tuple((r.T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
         return _grown(problem, State(targets=sketch.targets), sketch.probes, energies, images)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:

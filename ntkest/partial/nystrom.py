@@ -135,11 +135,11 @@ def _bytes(task: Task) -> int:
 
 
 def _most_columns(task: Task) -> list[int]:
-    """For each part, the largest rank that its kernel can have."""
+    """For each part, the largest rank that its kernel can have, but at least 1."""
     problem = task.problem
     outputs = problem.size if problem.centre is None else problem.centre.rank
     sizes = [math.prod(p.shape) for p in task.kernel.J.params]
-    return [min(outputs, sum(sizes[block] for block in blocks)) for blocks in task.parts]
+    return [max(1, min(outputs, sum(sizes[block] for block in blocks))) for blocks in task.parts]
 
 
 def _tangents(task: Task, blocks: tuple[int, ...], rows: Blocks) -> Blocks:

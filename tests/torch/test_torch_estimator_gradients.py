@@ -184,3 +184,18 @@ def test_inside_functional_transforms(method):
     many = torch.func.vmap(lambda s: value({name: s * p for name, p in tree.items()}), randomness="same")(scales)
     one_by_one = [value({name: s * p for name, p in tree.items()}) for s in scales]
     torch.testing.assert_close(many, torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("by", [None, "layer", "parameter"])
+@pytest.mark.parametrize("method", ["nystrom++", "adaptive-hutch++"])
+def test_gradients_with_more_columns_than_parameters(method, by):
+    """There everything is exact, and so is the gradient."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, gradients = draw(30, 4).double(), []
+    for keywords in ({"method": "exact"}, {"method": method, "passes": 900, "by": by}):
+        J = ntkest.linearize(module, x, differentiable=True)
+        value = ntkest.trace(J, **keywords).value + ntkest.frobenius_norm(J, **keywords).value
+        gradients.append(torch.autograd.grad(value, list(module.parameters())[:3]))
+    for exact, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-6)

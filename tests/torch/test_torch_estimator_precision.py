@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 import ntkest
+from ntkest.estimators import XNYSTRACE, XTRACE
+from ntkest.inference import frobenius_norm_of
+from ntkest.quantities import pose
 from tests.torch.models import NETS, draw
 
 LOOSE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -86,3 +89,26 @@ def test_sums_keep_the_digits_of_float32():
     pairs = gram[~torch.eye(6, dtype=torch.bool)]
     assert float(ntkest.trace(J, probes=probes)) == pytest.approx(gram.diagonal().mean().item(), rel=1e-6)
     assert float(ntkest.frobenius_norm(J, probes=probes)) == pytest.approx((pairs**2).mean().sqrt().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["xnystrace", "xtrace", "nystrom++", "adaptive-hutch++", "auto"])
+def test_explicit_jacobians_in_half_precision(dtype, method):
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn((90, 130), generator=generator) / torch.arange(1, 131)
+    K = (lambda a: a @ a.T)(A.to(dtype).double())
+    for passes in (40, 60):
+        e = ntkest.trace(ntkest.from_jacobian(A.to(dtype)), method=method, passes=passes)
+        assert e.value.dtype == torch.float32
+        assert abs(float(e) - float(K.trace())) < 5 * float(e.std_error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_xtrace_takes_over_a_half_precision_sketch(dtype):
+    torch.manual_seed(0)
+    J = ntkest.linearize(nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 3)).to(dtype), draw(20, 4).to(dtype))
+    problem = pose(J, [frobenius_norm_of(0)])
+    state = XNYSTRACE.extend(problem, None, XNYSTRACE.draw(problem, 0, 0, 6))
+    adopted = XTRACE.moments(problem, XTRACE.adopt(problem, state))["square", 0]
+    afresh = XTRACE.moments(problem, XTRACE.extend(problem, None, XTRACE.draw(problem, 0, 0, 6)))["square", 0]
+    assert float(adopted.value[0]) == pytest.approx(float(afresh.value[0]), rel=LOOSE[dtype])
