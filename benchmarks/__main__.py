@@ -1,7 +1,7 @@
 """``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured.
 
-``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks estimators``
-estimators against those of other libraries.
+``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks tolerance``
+runs to a tolerance, and ``python -m benchmarks estimators`` estimators against those of other libraries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import estimators_page, report
+from . import estimators_page, report, tolerance_page
 from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
@@ -32,6 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
 
         estimators.main(given[1:])
         return
+    if given[:1] == ["tolerance"]:
+        from . import tolerance
+
+        tolerance.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     passes = commands.add_parser("passes", help="32-probe traces against the best hand-written form")
@@ -45,12 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
     passes.add_argument("--markdown", type=Path, help="write the tables here")
     commands.add_parser("coverage", help="bias, error bars and coverage of every estimator; has options of its own")
     commands.add_parser("estimators", help="the contest with other libraries' estimators; has options of its own")
+    commands.add_parser("tolerance", help="runs to a tolerance, and what they spend; has options of its own")
     table = commands.add_parser("table", help="the tables of a file of raw samples")
     table.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
-        page = estimators_page if raw.get("benchmark") == "estimators" else report
+        page = {"estimators": estimators_page, "tolerance": tolerance_page}.get(raw.get("benchmark"), report)
         sys.stdout.write(page.markdown(raw))
         return
     if min(options.pairs, options.rounds, options.threads) < 1 or options.starts < 0:

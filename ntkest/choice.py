@@ -20,9 +20,10 @@ from .estimate import Estimate
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
 from .estimators.sketches import most_samples
 from .linearization import InvalidValueError, TracedValueError, is_concrete, number
-from .outlook import CONFIDENCE, ENDLESS, SKETCH, error_of, need_of, samples_for, spectra_of
+from .outlook import ENDLESS, SKETCH, error_of, need_of, samples_for, spectra_of
+from .pilot import Pilot
 from .probes import Probes
-from .sampling import Assess, Outcome, Plan, Run, fixed, progress_of, to_tolerance
+from .sampling import Assess, Outcome, Plan, Run, fixed, to_tolerance
 
 PILOT = 8
 """Samples of a pilot towards a tolerance."""
@@ -38,6 +39,9 @@ MOST = 0.45
 
 ENOUGH = 8
 """Samples from which on an error bar corrects a forecast."""
+
+WORTH = 8
+"""Forward and reverse probes are only compared where one of them is expected to take this many times the passes."""
 
 CLEARLY = 2.0
 """The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
@@ -174,15 +178,13 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
 
     if not _can_sketch(problem, PILOT) or SKETCH.passes(problem, PILOT) > plan.max_passes // 4:
         return finish(*_compare_modes(problem, plan, assess, one_sided, why))
-    state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, PILOT))
-    run = Run.of(problem, SKETCH, state, PILOT, plan.seed)
-    progress_of(plan.progress)(problem.passes, plan.max_passes)
-    spectra = spectra_of(problem, SKETCH, state)
-    if not spectra:
-        return Outcome(SKETCH.moments(problem, state), SKETCH.name, _exhausted(PILOT), run=run)
-    values = assess(SKETCH.moments(problem, state), SKETCH.name)
-    target = min(max(plan.rtol, plan.atol / max(abs(number(e.value)), 1e-300)) for e in values) / CONFIDENCE
     adoptable = SKETCH.on_outputs(problem)
+    pilot = Pilot(problem, plan, assess)
+    if adoptable and pilot.grow(LEAST) and pilot.enough:
+        return pilot.outcome(f"{SKETCH.name}: {LEAST} samples of a pilot were enough")
+    if not (pilot.spectra and pilot.grow(PILOT)):
+        return pilot.outcome(_exhausted(pilot.samples))
+    spectra, target = pilot.spectra, pilot.target
     affordable = problem.passes + exact <= plan.max_passes
     costs: dict[str, float] = {EXACT.name: exact + problem.passes if affordable else math.inf}
     for estimator in (one_sided, SKETCH, XTRACE):
@@ -199,13 +201,24 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         try:
             return turn_exact(reason)
         except KeyboardInterrupt:
-            return Outcome(SKETCH.moments(problem, state), SKETCH.name, interrupted=True, run=run)
+            return pilot.outcome(reason, interrupted=True)
+    if best == one_sided.name and costs[best] < WORTH * one_sided.passes(problem, PILOT):
+        return finish(one_sided, reason, None)
     if best == one_sided.name:
         return finish(*_compare_modes(problem, plan, assess, one_sided, reason))
+    if best == XTRACE.name and not adoptable:
+        return finish(XTRACE, reason, None)
     if best == XTRACE.name:
-        adopted = Run.of(problem, XTRACE, XTRACE.adopt(problem, state), PILOT, plan.seed) if adoptable else None
-        return finish(XTRACE, reason, adopted)
-    return finish(SKETCH, reason, run)
+        try:
+            still, why = pilot.wait(samples_for(problem, spectra, XTRACE, target))
+            if not pilot.spectra:
+                return pilot.outcome(_exhausted(pilot.samples))
+            if still:
+                return finish(XTRACE, why or reason, pilot.adopted())
+        except KeyboardInterrupt:
+            return pilot.outcome(reason, interrupted=True)
+        reason = why
+    return finish(SKETCH, reason, pilot.run)
 
 
 def _compare_modes(

@@ -79,7 +79,7 @@ class Spectrum:
         if q >= self.counts[weights > 0].sum():
             return np.ones_like(weights)
         low, high = -200.0, 50.0
-        for _ in range(80):
+        for _ in range(48):
             middle = (low + high) / 2
             if self.counts @ (weights / (weights + math.exp(middle))) > q:
                 low = middle

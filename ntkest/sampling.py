@@ -15,6 +15,9 @@ from .probes import Probes
 FORESIGHT = 4
 """How many times the present samples a predicted need is trusted for: from few probes it errs high by much."""
 
+STRIDE = 0.75
+"""The share of the way to a predicted need after which to look again at the latest, where that costs no pass."""
+
 Assess = Callable[[Mapping[Key, Moment], str], list[Estimate]]
 """The estimates that moments give, for an estimator's name."""
 
@@ -172,7 +175,9 @@ def to_tolerance(
         moments = estimator.moments(problem, state)
         excess = max(_excess(plan, e) for e in assess(moments, estimator.name))
         need = have if excess <= 1 else _need(estimator, state, have, excess, need_of)
-        want = _affordable(problem, estimator, plan, have, min(need, 2 * have)) if need > have else have
+        want = (
+            _affordable(problem, estimator, plan, have, _next(problem, estimator, have, need)) if need > have else have
+        )
         expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
         report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
         if want <= have:
@@ -206,6 +211,20 @@ def _need(estimator: Estimator, state: Any, have: int, excess: float, need_of: N
     if predicted is not None:
         return max(predicted, have + 1)
     return math.ceil(1.05 * have * min(excess, 1e6) ** 2)
+
+
+def _next(problem: Problem, estimator: Estimator, have: int, need: int) -> int:
+    """Where to look next on the way to `need`: at most at twice the samples, and short of it where looks are free.
+
+    Predictions err high as often as low, and what was spent beyond the need cannot be had back. Batches are powers of
+    two, few sizes for compilers to know.
+    """
+    want = min(need, 2 * have)
+    if want - have <= max(2, have // 16):
+        return want
+    short = have + 2 ** int(math.log2(STRIDE * (want - have)))
+    detour = estimator.growth(problem, have, short) + estimator.growth(problem, short, want)
+    return short if detour <= estimator.growth(problem, have, want) else want
 
 
 def _first_samples(problem: Problem, estimator: Estimator, plan: Plan, have: int) -> int:

@@ -148,3 +148,38 @@ def test_the_reason_of_auto_names_what_was_chosen(name):
     low, other = (ntkest.from_jacobian(np.random.default_rng(p).standard_normal((300, p))) for p in (2, 900))
     e = ntkest.alignment(low, other, passes=100)
     assert e.why.startswith(e.method), e.why
+
+
+def test_auto_looks_before_the_pilot_is_complete():
+    truth = oracle.effective_rank(np.diag(oracle.spectra(300)["flat"]))
+    runs = [ntkest.effective_rank(dense("flat"), rtol=0.05, seed=seed) for seed in range(8)]
+    assert {e.passes for e in runs} == {8, 16}
+    assert all(e.converged and float(e) == pytest.approx(truth, rel=0.05) for e in runs)
+
+
+def test_auto_waits_for_xtrace_at_no_loss():
+    """The sketch grows until it has the samples that XTrace needs; all of them count in the end."""
+    for seed in range(5):
+        e = ntkest.frobenius_norm(dense("power-1"), rtol=0.02, seed=seed)
+        assert e.converged
+        if e.method == "xtrace":
+            fixed = ntkest.frobenius_norm(dense("power-1"), method="xtrace", passes=e.passes, seed=seed)
+            assert fixed.passes == e.passes == 4 * e.about["samples"]
+            assert float(e) == pytest.approx(float(fixed), rel=1e-10)
+    assert e.method == "xtrace"
+
+
+def test_an_interrupted_pilot_keeps_what_it_has(monkeypatch):
+    J, calls = dense("power-1"), []
+
+    def stop(spent, expected):
+        calls.append(spent)
+        if len(calls) == 2:
+            monkeypatch.setattr(type(J), "map_vjp", interrupt)
+
+    def interrupt(*args, **keywords):
+        raise KeyboardInterrupt
+
+    e = ntkest.frobenius_norm(J, rtol=0.002, progress=stop)
+    assert e.about["interrupted"] is True
+    assert e.passes >= calls[1]
