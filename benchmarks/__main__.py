@@ -1,7 +1,7 @@
 """``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured.
 
 ``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks estimators``
-estimators against those of other libraries.
+estimators against those of other libraries, ``python -m benchmarks sides`` maps which of them wins where.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
 
         estimators.main(given[1:])
         return
+    if given[:1] == ["sides"]:
+        from . import sides
+
+        sides.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     passes = commands.add_parser("passes", help="32-probe traces against the best hand-written form")
@@ -45,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     passes.add_argument("--markdown", type=Path, help="write the tables here")
     commands.add_parser("coverage", help="bias, error bars and coverage of every estimator; has options of its own")
     commands.add_parser("estimators", help="the contest with other libraries' estimators; has options of its own")
+    commands.add_parser("sides", help="which estimator wins, by M/P and passes; has options of its own")
     table = commands.add_parser("table", help="the tables of a file of raw samples")
     table.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
