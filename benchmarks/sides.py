@@ -40,7 +40,7 @@ WITH_EXAMPLES = "auto, examples known"
 QUANTITIES = ("trace", "effective_rank")
 BUDGETS = (10, 30, 100, 300, 1000)
 SEEDS = 30
-FEWER, MANY = 10, 1000
+FEWER, MANY = 15, 1000
 """Seeds of runs of so many passes or more: they cost most and vary least."""
 
 
@@ -76,8 +76,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All networks, the largest first so that no core waits long at the end."""
     panels = SMALL if options.small else PANELS
     setting = {
-        "seeds": options.seeds,
         "budgets": options.budgets,
+        "seeds": [options.seeds if b < MANY else min(options.seeds, FEWER) for b in options.budgets],
         "quantities": options.quantity or list(QUANTITIES),
         "versions": {
             "ntkest": ntkest.__version__,
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     networks = [network for panel in panels.values() for network in panel]
     todo = [n for n in networks if not _kept(options.work, n, setting)]
     todo.sort(key=lambda n: (min(n.shape) > MANY, n.shape[0] * n.shape[1]), reverse=True)
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         list(pool.map(_work, todo, [setting] * len(todo), [options.work] * len(todo)))
     results = {n.name: _kept(options.work, n, setting) for n in networks}
     return {
@@ -118,7 +118,9 @@ def _kept(work: Path, network: Network, setting: dict[str, Any]) -> dict[str, An
 def _work(network: Network, setting: dict[str, Any], work: Path) -> None:
     """Measure a network, and keep what was found."""
     start = time.process_time()
-    found = {"setting": setting, **measured(network, setting["quantities"], setting["budgets"], setting["seeds"])}
+    with threadpool_limits(1):
+        cells = measured(network, setting["quantities"], dict(zip(setting["budgets"], setting["seeds"], strict=True)))
+    found = {"setting": setting, **cells}
     found["seconds"] = time.process_time() - start
     part = _file(work, network).with_suffix(".part")
     part.write_text(json.dumps(found), encoding="utf-8")
@@ -126,27 +128,30 @@ def _work(network: Network, setting: dict[str, Any], work: Path) -> None:
     print(f"{network.name}: {found['seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
-def measured(network: Network, quantities: Sequence[str], budgets: Sequence[int], seeds: int) -> dict[str, Any]:
-    """Facts of a network, and a cell a quantity, budget and method; none where exact costs no more passes."""
+def measured(network: Network, quantities: Sequence[str], seeds: dict[int, int]) -> dict[str, Any]:
+    """Facts of a network, and a cell a quantity, budget and method; none where exact costs no more passes.
+
+    `seeds` has the number of runs for every budget.
+    """
     matrix, told = jacobian(network)
-    facts = {"shape": list(matrix.shape), "examples": network.examples, **facts_of(matrix), **told}
+    facts = facts_of(matrix)
     plain = ntkest.from_jacobian(matrix)
     grouped = ntkest.from_jacobian(matrix, output_shape=(network.examples, len(matrix) // network.examples))
     cells = []
     for quantity in quantities:
-        for budget in budgets:
+        for budget, runs in seeds.items():
             if budget >= min(matrix.shape):
                 continue
-            runs = seeds if budget < MANY else min(seeds, FEWER)
             for method in METHODS:
                 cells.append(_cell(plain, quantity, budget, method, runs, facts[quantity]))
             if quantity == "trace" and network.examples > 1:
-                cells.append(
-                    {**_cell(grouped, quantity, budget, "auto", runs, facts[quantity]), "method": WITH_EXAMPLES}
-                )
-    return {"facts": {k: _digits(v) if isinstance(v, float) else v for k, v in facts.items()}, "cells": [
-        {"network": network.name, **cell} for cell in cells
-    ]}
+                cell = _cell(grouped, quantity, budget, "auto", runs, facts[quantity])
+                cells.append({**cell, "method": WITH_EXAMPLES})
+    rounded = {key: _digits(value) for key, value in {**facts, **told}.items()}
+    return {
+        "facts": {"shape": list(matrix.shape), "examples": network.examples, **rounded},
+        "cells": [{"network": network.name, **cell} for cell in cells],
+    }
 
 
 def facts_of(J: np.ndarray) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""The map of sides from its raw errors: at each network and budget the winner, by how much, and what auto made of it."""
+"""The map of sides from its raw errors: who wins at each network and budget, by how much, and what auto made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ ACCEPTED = 1.5
 """The ratio of auto to the best that is not remarked upon."""
 
 FLOOR = 1e-4
-"""Ratios are taken to errors of at least this size: below, nobody minds."""
+"""Ratios are taken to errors of at least this size, below which nobody minds."""
+
+RESAMPLED = 500
+"""Times that seeds are drawn again, to see how far a ratio is luck."""
 
 SHOWN = {"xnystrace": "leave-one-out", "xtrace": "leave-one-out", "hutch++": "Hutch++", "exact": "exact"}
 """Families of methods that are not called like them."""
@@ -38,6 +41,8 @@ class Place:
     passes: int
     errors: dict[str, float]
     chose: dict[str, int]
+    surely: float = 1.0
+    """A lower bound of 95 % on the ratio of auto to the best, by resampling of seeds."""
 
     @property
     def exact(self) -> bool:
@@ -95,19 +100,33 @@ def family_of(method: str) -> str:
 
 def places(found: dict[str, Any], quantity: str) -> dict[tuple[str, int], Place]:
     """All places of a quantity, by network and passes."""
-    errors: dict[tuple[str, int], dict[str, float]] = {}
+    runs: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     chose: dict[tuple[str, int], dict[str, int]] = {}
     for cell in found["cells"]:
         if cell["quantity"] == quantity and "errors" in cell:
             where = cell["network"], cell["passes"]
-            errors.setdefault(where, {})[cell["method"]] = float(np.sqrt(np.mean(np.square(cell["errors"]))))
+            runs.setdefault(where, {})[cell["method"]] = np.asarray(cell["errors"])
             if cell["method"] == "auto":
                 chose[where] = cell["chose"]
     return {
-        (name, passes): Place(name, passes, errors.get((name, passes), {}), chose.get((name, passes), {}))
+        (name, passes): _place(name, passes, runs.get((name, passes), {}), chose.get((name, passes), {}))
         for name in found["networks"]
         for passes in found["budgets"]
     }
+
+
+def _place(name: str, passes: int, runs: dict[str, np.ndarray], chose: dict[str, int]) -> Place:
+    place = Place(name, passes, {method: float(_rms(errors)) for method, errors in runs.items()}, chose)
+    if place.exact:
+        return place
+    auto, best = runs["auto"], runs[place.best]
+    drawn = np.random.default_rng(0).integers(len(auto), size=(RESAMPLED, len(auto)))  # both at the same seeds
+    ratios = np.maximum(_rms(auto[drawn]), FLOOR) / np.maximum(_rms(best[drawn]), FLOOR)
+    return replace(place, surely=float(np.quantile(ratios, 0.05)))
+
+
+def _rms(errors: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(np.square(errors), axis=-1))
 
 
 def sampled(found: dict[str, Any], quantity: str) -> Iterator[Place]:

@@ -53,7 +53,11 @@ def _panel(ax: Any, found: dict[str, Any], quantity: str, title: str, labelled: 
         for y, passes in enumerate(budgets):
             _cell(ax, x, y, where[name, passes])
     shapes = [found["networks"][name]["shape"] for name in names]
-    ax.set_xticks(range(len(names)), [f"{M / P:.2g}".removeprefix("0") for M, P in shapes])
+    ratios = [f"{M / P:.2g}".removeprefix("0") for M, P in shapes]
+    kinds = [name.partition(" ")[0] for name in names]
+    if len(set(kinds)) > 1:
+        ratios = [f"{ratio}\n{kind}" for ratio, kind in zip(ratios, kinds, strict=True)]
+    ax.set_xticks(range(len(names)), ratios)
     ax.set_yticks(range(len(budgets)), list(map(str, budgets)) if labelled else [])
     ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(-0.5, len(budgets) - 0.5), xlabel="M/P")
     if labelled:
@@ -78,7 +82,7 @@ def _cell(ax: Any, x: int, y: int, place: Place) -> None:
     if far:
         ax.add_patch(Rectangle((x - 0.45, y - 0.43), 0.9, 0.86, fill=False, edgecolor="black", linewidth=1.6))
     light = "white" if strength == 1.0 and place.winner == "reverse" else "black"
-    chosen = LETTERS[place.auto_family].lower()
+    chosen = LETTERS[place.auto_family]
     below = f"{chosen} {place.auto:.1f}" if far else chosen
     ax.text(x, y + 0.2, LETTERS[place.winner], ha="center", va="center", color=light, fontweight="bold")
     ax.text(x, y - 0.24, below, ha="center", va="center", color=light, fontsize=7.5)
@@ -95,6 +99,6 @@ def _legend(figure: Any) -> None:
         ncols=3,
         frameon=False,
         fontsize=8,
-        title=f"Capital: winner (pale: ahead by < {EVEN:g}×). Small: auto's choice; framed: > {ACCEPTED:g}× the best",
+        title=f"Bold: the winner (pale: by < {EVEN:g}×). Below: auto's choice; framed: > {ACCEPTED:g}× the best",
         title_fontsize=7.5,
     )

@@ -58,7 +58,9 @@ def test_the_map_runs_resumes_and_makes_its_page(tmp_path, capfd):
     arguments += ["--work", str(tmp_path / "work"), "--folder", str(tmp_path)]
     sides.main(arguments)
     found = json.loads((tmp_path / "sides.json").read_text())
-    assert all(len(cell["errors"]) == 2 and cell["used"] <= cell["passes"] for cell in found["cells"] if "errors" in cell)
+    assert all(
+        len(cell["errors"]) == 2 and cell["used"] <= cell["passes"] for cell in found["cells"] if "errors" in cell
+    )
     assert {cell["method"] for cell in found["cells"]} == {*sides.METHODS, sides.WITH_EXAMPLES}
     assert all(place.exact == (place.passes == 1000) for place in places(found, "trace").values())
     page = (tmp_path / "sides.md").read_text()
