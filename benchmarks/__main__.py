@@ -13,7 +13,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import estimators_page, report
+from . import estimators_page, report, sides_page
 from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
-        page = estimators_page if raw.get("benchmark") == "estimators" else report
+        page = {"estimators": estimators_page, "sides": sides_page}.get(raw.get("benchmark"), report)
         sys.stdout.write(page.markdown(raw))
         return
     if min(options.pairs, options.rounds, options.threads) < 1 or options.starts < 0:

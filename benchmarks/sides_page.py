@@ -162,8 +162,8 @@ def _auto(found: dict[str, Any], quantity: str) -> list[str]:
     lines = [
         f"- **auto** is within {ACCEPTED:g}× of the best in {len(all_) - len(far)} of {len(all_)} cells; "
         f"{_mean([place.auto for place in all_]):.2f}× in the geometric mean, "
-        f"{max(place.auto for place in all_):.2f}× at worst. In {len(sure)} cells it is beyond {ACCEPTED:g}× by more than "
-        f"the luck of seeds (the lower 95 % bound of the ratio, resampled)."
+        f"{max(place.auto for place in all_):.2f}× at worst. In {len(sure)} cells it is beyond {ACCEPTED:g}× by "
+        "more than the luck of seeds (the lower 95 % bound of the ratio, resampled)."
     ]
     if not far:
         return [*lines, ""]
