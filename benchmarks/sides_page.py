@@ -109,7 +109,10 @@ def _sides(found: dict[str, Any], quantity: str) -> list[str]:
         exact = [_larger_side(facts) for facts in found["networks"].values()]
         line += (
             f" Without the noise of seeds, by the formulas of the variances, that factor lies between "
-            f"{min(exact):.2f} and {max(exact):.2f}, {_mean(exact):.2f} in the mean."
+            f"{min(exact):.2f} and {max(exact):.2f}, {_mean(exact):.2f} in the mean. A side gains by its diagonal: "
+            f"Σ K_ii² ≥ tr²(K)/M is a share of r/M or more of ‖K‖_F², with r the effective rank. That is much only "
+            f"where the smaller dimension is not far above r, and exact not far off. What the smaller dimension "
+            f"saves is memory, and what the passes of one mode cost in time."
         )
     return [line]
 
@@ -124,9 +127,16 @@ def _larger_side(facts: dict[str, Any]) -> float:
 def _takeover(found: dict[str, Any], quantity: str) -> list[str]:
     """When sketches beat one-sided probes: by passes, and by passes over effective rank."""
     all_ = list(sampled(found, quantity))
+    medians = {
+        passes: np.median(gains)
+        for passes in found["budgets"]
+        if (gains := [place.gain for place in all_ if place.passes == passes])
+    }
+    over = next((passes for passes, gain in medians.items() if gain > EVEN), None)
+    when = f"take over at {over} passes" if over else "do not take over"
     lines = [
-        "- **Sketches** (leave-one-out and Hutch++) against the better one-sided mode: the share of cells where they "
-        "are ahead, and the factor (median, and range) by which they are, or are not:",
+        f"- **Sketches** (leave-one-out and Hutch++) {when}, in the median cell and by {EVEN:g}× or more. Against the "
+        "better one-sided mode, the share of cells where they are ahead at all, and by what factor (median, range):",
         "",
         "  | passes | cells | ahead | factor |",
         "  | --- | --- | --- | --- |",
