@@ -111,8 +111,8 @@ def _sides(found: dict[str, Any], quantity: str) -> list[str]:
             f" Without the noise of seeds, by the formulas of the variances, that factor lies between "
             f"{min(exact):.2f} and {max(exact):.2f}, {_mean(exact):.2f} in the mean. A side gains by its diagonal: "
             f"Σ K_ii² ≥ tr²(K)/M is a share of r/M or more of ‖K‖_F², with r the effective rank. That is much only "
-            f"where the smaller dimension is not far above r, and exact not far off. What the smaller dimension "
-            f"saves is memory, and what the passes of one mode cost in time."
+            f"where the smaller dimension is not far above r, and exact not far off. Elsewhere the mode "
+            f"whose passes are cheaper is the better one."
         )
     return [line]
 
