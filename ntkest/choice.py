@@ -119,7 +119,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if SKETCH.passes(problem, pilot) > MOST * plan.passes:
         pairs = problem.wants("square") or problem.wants("cross")
         if pairs and one_sided is not BY_EXAMPLE and SKETCH.samples(problem, plan.passes) >= SKETCH.fewest:
-            return fixed(problem, plan, SKETCH, f"{SKETCH.name}: a few pairs of one-sided probes say little about a norm")
+            return fixed(problem, plan, SKETCH, f"{SKETCH.name}: few pairs of one-sided probes say little of a norm")
         return fixed(problem, plan, one_sided, why)
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
     spectra = spectra_of(problem, SKETCH, state)
