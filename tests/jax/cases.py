@@ -286,8 +286,8 @@ def nnx():
     net = Net()
     net.eval()
     x = draw(0, 5, 3)
-    params = nnx.state(net, nnx.Param)
-    nnx.update(net, jax.tree.map(lambda a: a.astype(x.dtype), params))
+    for kind in (nnx.Param, nnx.BatchStat):  # older versions add BatchNorm's epsilon in the dtype of its buffers
+        nnx.update(net, jax.tree.map(lambda a: a.astype(x.dtype), nnx.state(net, kind)))
     # whether the shared layer goes by its first or its second name is up to flax: by the alphabet, "again"
     point = {
         "again.bias": net.first.bias[...],
