@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import scipy
-from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 import ntkest
 from ntkest.linearization import InvalidValueError
@@ -118,6 +117,8 @@ def _kept(work: Path, network: Network, setting: dict[str, Any]) -> dict[str, An
 def _work(network: Network, setting: dict[str, Any], work: Path) -> None:
     """Measure a network, and keep what was found."""
     start = time.process_time()
+    from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
+
     with threadpool_limits(1):
         cells = measured(network, setting["quantities"], dict(zip(setting["budgets"], setting["seeds"], strict=True)))
     found = {"setting": setting, **cells}

@@ -206,7 +206,7 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         try:
             return turn_exact(reason)
         except KeyboardInterrupt:
-            return pilot.outcome(reason, interrupted=True)
+            return pilot.outcome("", interrupted=True)
     if best == one_sided.name and costs[best] < WORTH * one_sided.passes(problem, PILOT):
         return finish(one_sided, reason, None)
     if best == one_sided.name:
@@ -221,7 +221,7 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
             if still:
                 return finish(XTRACE, why or reason, pilot.adopted())
         except KeyboardInterrupt:
-            return pilot.outcome(reason, interrupted=True)
+            return pilot.outcome("", interrupted=True)
         reason = why
     return finish(SKETCH, reason, pilot.run)
 
