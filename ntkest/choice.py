@@ -185,10 +185,11 @@ def _auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         return finish(*_compare_modes(problem, plan, assess, one_sided, why))
     adoptable = SKETCH.on_outputs(problem)
     pilot = Pilot(problem, plan, assess)
-    if adoptable and pilot.grow(LEAST) and pilot.enough:
-        return pilot.outcome(f"{SKETCH.name}: {LEAST} samples of a pilot were enough")
-    if not (pilot.spectra and pilot.grow(PILOT)):
-        return pilot.outcome(_exhausted(pilot.samples))
+    for samples in (LEAST, PILOT) if adoptable else (PILOT,):
+        if not pilot.grow(samples):
+            return pilot.outcome(_exhausted(samples))
+        if samples == LEAST and pilot.enough:
+            return pilot.outcome(f"{SKETCH.name}: {samples} samples of a pilot were enough")
     spectra, target = pilot.spectra, pilot.target
     affordable = problem.passes + exact <= plan.max_passes
     costs: dict[str, float] = {EXACT.name: exact + problem.passes if affordable else math.inf}

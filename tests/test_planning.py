@@ -150,6 +150,17 @@ def test_the_reason_of_auto_names_what_was_chosen(name):
     assert e.why.startswith(e.method), e.why
 
 
+@pytest.mark.parametrize("quantity", ["trace", "frobenius_norm", "effective_rank"])
+@pytest.mark.parametrize("shape", [(200, 200), (120, 1200), (1200, 120)])
+def test_auto_reaches_a_tolerance_on_either_side(shape, quantity):
+    """The second has so many parameters that the pilot's basis is kept on the side of the outputs."""
+    A = oracle.with_spectrum(1 / np.arange(1, 121) ** 1.5, shape[0], 0, shape[1])
+    e = getattr(ntkest, quantity)(ntkest.from_jacobian(A), rtol=0.1)
+    assert e.converged
+    assert e.passes < 120
+    assert float(e) == pytest.approx(getattr(oracle, quantity)(A @ A.T), rel=0.2)
+
+
 def test_auto_looks_before_the_pilot_is_complete():
     truth = oracle.effective_rank(np.diag(oracle.spectra(300)["flat"]))
     runs = [ntkest.effective_rank(dense("flat"), rtol=0.05, seed=seed) for seed in range(8)]
