@@ -16,12 +16,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .estimate import Estimate
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
 from .estimators.sketches import most_samples
-from .linearization import InvalidValueError, TracedValueError, is_concrete, number
+from .linearization import InvalidValueError, TracedValueError, is_concrete
 from .outlook import ENDLESS, SKETCH, error_of, need_of, samples_for, spectra_of
-from .pilot import Pilot
+from .pilot import Pilot, relative_error
 from .probes import Probes
 from .sampling import Assess, Outcome, Plan, Run, fixed, to_tolerance
 
@@ -117,8 +116,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if not _can_sketch(problem, pilot):
         return fixed(problem, plan, one_sided, why)
     if SKETCH.passes(problem, pilot) > MOST * plan.passes:
-        pairs = problem.wants("square") or problem.wants("cross")
-        if pairs and one_sided is not BY_EXAMPLE and SKETCH.samples(problem, plan.passes) >= SKETCH.fewest:
+        if problem.pairs and one_sided is not BY_EXAMPLE and SKETCH.samples(problem, plan.passes) >= SKETCH.fewest:
             return fixed(problem, plan, SKETCH, f"{SKETCH.name}: few pairs of one-sided probes say little of a norm")
         return fixed(problem, plan, one_sided, why)
     state = SKETCH.extend(problem, None, SKETCH.draw(problem, plan.seed, 0, pilot))
@@ -149,7 +147,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
             name: error_of(problem, spectra, ESTIMATORS[name], samples[name]) for name in (SKETCH.name, XTRACE.name)
         }
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
-            seen = max(_relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
+            seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, state), SKETCH.name))
             errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
     if adoptable and errors[XTRACE.name] < errors[SKETCH.name] and XTRACE.fewest <= have <= samples[XTRACE.name]:
         adopted = XTRACE.adopt(problem, state)
@@ -240,7 +238,7 @@ def _compare_modes(
             return favourite, why, None
         state = estimator.extend(problem, None, estimator.draw(problem, plan.seed, 0, PILOT))
         found = assess(estimator.moments(problem, state), estimator.name)
-        error = max(_relative_error(e) for e in found)
+        error = max(relative_error(e) for e in found)
         pilots[estimator.name] = (error * math.sqrt(cost), state)
     other = FORWARD if favourite is REVERSE else REVERSE
     ratio = pilots[favourite.name][0] / max(pilots[other.name][0], 1e-300)
@@ -300,10 +298,6 @@ def _can_sketch(problem: Problem, pilot: int) -> bool:
     first = problem.kernels[0].J
     concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
     return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")
-
-
-def _relative_error(estimate: Estimate) -> float:
-    return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
 
 
 def check_resumable(plan: Plan) -> None:

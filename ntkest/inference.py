@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 
 from .estimate import FLOOR, Estimate, Exactly, Law, ScaledChiSquare, StudentT
 from .estimators import Key, Moment, Problem
-from .linearization import Array, NonFiniteError, ZeroKernelError, eps, is_concrete, number, scalar_dtype
+from .linearization import Array, NonFiniteError, ZeroKernelError, eps, is_concrete, number, safe_root, scalar_dtype
 
 ENOUGH_TO_DEBIAS = 16
 """From this many probes on the jackknife's bias correction of a ratio is worth its variance."""
@@ -165,13 +165,13 @@ class Statistics:
         """Value, std_error, standard error of the logarithm, and whether logarithms exist, (rows,) each."""
         xp, m = self.xp, without.shape[0]
         spread = without - xp.mean(without, axis=0)[None, :]
-        error = _safe_root(xp, (m - 1) / m * xp.sum(spread * spread, axis=0))
+        error = safe_root(xp, (m - 1) / m * xp.sum(spread * spread, axis=0))
         positive = xp.logical_and(value > 0, xp.all(without > 0, axis=0))
         one = value * 0 + 1
         logs = xp.log(xp.where(positive[None, :], without / xp.where(positive, value, one)[None, :], one[None, :]))
         log_mean = xp.mean(logs, axis=0)
         squares = (logs - log_mean[None, :]) ** 2
-        log_error = _safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
+        log_error = safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
         if has_offset:  # few samples of a skewed remainder: their own spread errs low
             log_error = log_error * xp.exp(0.25 * _wobble(xp, squares, squares * 0))
         debias = debias and m >= ENOUGH_TO_DEBIAS
@@ -182,12 +182,6 @@ class Statistics:
         if not self.quantity.power:
             error = xp.where(positive, xp.abs(value) * log_error, error)
         return value, error, log_error, positive
-
-
-def _safe_root(xp: ModuleType, square: Array) -> Array:
-    """Square root with gradient 0, not infinity, at 0."""
-    positive = square > 0
-    return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
 
 
 def _chi_square(xp: ModuleType, moment: Array, without: Array, offset: Array | None) -> tuple[Array, Array]:
@@ -220,7 +214,7 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
     tiny = float(xp.finfo(squares.dtype).smallest_normal) * 1e3
     left = xp.maximum((total[None, :] - squares * m / (m - 1)) / max(m - 2, 1), total[None, :] * 1e-12 + tiny)
     logs = shift - xp.log(left) + xp.log(total + tiny)[None, :]  # a quotient's derivative would overflow at tiny
-    return _safe_root(xp, (m - 1) / m * xp.sum((logs - xp.mean(logs, axis=0)[None, :]) ** 2, axis=0))
+    return safe_root(xp, (m - 1) / m * xp.sum((logs - xp.mean(logs, axis=0)[None, :]) ** 2, axis=0))
 
 
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:

@@ -17,6 +17,11 @@ from .outlook import CONFIDENCE, SKETCH, error_of, samples_for, spectra_of
 from .sampling import Assess, Outcome, Plan, Run, progress_of
 
 
+def relative_error(estimate: Estimate) -> float:
+    """The standard error over the value."""
+    return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
+
+
 class Pilot:
     """Samples of XNysTrace so far, and what they say."""
 
@@ -70,7 +75,7 @@ class Pilot:
     def needs(self) -> tuple[int, int]:
         """Samples that XNysTrace needs, by its error bars now and their forecast fall, and XTrace, by forecast."""
         now = error_of(self.problem, self.spectra, SKETCH, self.samples)
-        seen = max(number(e.std_error) / max(abs(number(e.value)), 1e-300) for e in self.values)
+        seen = max(relative_error(e) for e in self.values)
         aim = self.target * now / max(seen, 1e-300)
         return (
             samples_for(self.problem, self.spectra, SKETCH, aim, self.samples),

@@ -85,7 +85,7 @@ class HutchPP:
         """Passes for one column of Q: a sketch by one of the kernels, which take turns, and JᵀQ, and K Q for pairs."""
         jvps = [kernel.J.passes_per_jvp for kernel in problem.kernels]
         sketch = max(jvps) + (1 if self.sketch == "KS" else 0)
-        return sketch + len(jvps) + (sum(jvps) * problem.groups.count if _pairs(problem) else 0)
+        return sketch + len(jvps) + (sum(jvps) * problem.groups.count if problem.pairs else 0)
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Signs for the remainder, and for the sketch."""
@@ -173,7 +173,7 @@ def _columns(samples: int) -> int:
 def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[tuple[Array, ...], ...] | None]:
     """‖J_lᵀQ‖_F² for all kernels, and KQ where products are wanted."""
     xp, cotangents = problem.xp, _as_cotangents(problem, basis)
-    if _pairs(problem):
+    if problem.pairs:
         both = [apply_kernel(problem, a, cotangents) for a in range(len(problem.kernels))]
         return tuple(xp.sum(norms, axis=0) for norms, _ in both), tuple(images for _, images in both)
     count = leading(basis)
@@ -238,7 +238,3 @@ def _as_cotangents(problem: Problem, rows: Array) -> Array:
 
 def _without_targets(problem: Problem) -> Problem:
     return replace(problem, needs=frozenset(key for key in problem.needs if key[0] != "target"))
-
-
-def _pairs(problem: Problem) -> bool:
-    return problem.wants("square") or problem.wants("cross")

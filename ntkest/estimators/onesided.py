@@ -23,7 +23,7 @@ from typing import Any
 from ..linearization import Array, leading, tree_map
 from ..probes import Probes, draw_cotangents, draw_tangents
 from .images import RowGram, heights, image_bytes, push_images, push_norms, row_gram
-from .pairs import PairSums, mean_moment, pair_moment, pair_sums
+from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments
 
 
@@ -89,7 +89,7 @@ class OneSided:
         """Push the probes through, in pieces that fit the open window where images are kept."""
         if state is None:
             state = State(targets=target_moments(problem) if problem.has("vjp") else {})
-        if not (problem.wants("square") or problem.wants("cross")):
+        if not problem.pairs:
             return self._extend_norms(problem, state, probes)
         window = _window(problem, self.mode)
         given = leading(probes.cotangents if self.mode == "vjp" else probes.tangents)
@@ -106,7 +106,7 @@ class OneSided:
 
     def _extend_norms(self, problem: Problem, state: State, probes: Probes) -> State:
         norms = [push_norms(problem, a, self.mode, probes) for a in range(len(problem.kernels))]
-        return replace(state, norms=_append(state.norms, norms))
+        return replace(state, norms=append(state.norms, norms))
 
     def _extend_window(self, problem: Problem, state: State, probes: Probes) -> State:
         """Pair new images with each other and with those of the open window."""
@@ -129,10 +129,10 @@ class OneSided:
         }
         products = state.heights
         if with_heights:
-            products = _append(products, [heights(problem, images[a]) for a in kernels])
+            products = append(products, [heights(problem, images[a]) for a in kernels])
         return replace(
             state,
-            norms=_append(state.norms, list(norms)),
+            norms=append(state.norms, list(norms)),
             sums=sums,
             window=(*state.window, images),
             lengths=(*state.lengths, new),
@@ -210,11 +210,6 @@ def _window(problem: Problem, mode: str) -> int:
     """Probes whose images fit in the memory budget together, at least two."""
     each = sum(image_bytes(problem, mode)) * (problem.rows if mode == "jvp" else 1)
     return max(2, problem.memory // max(1, each))
-
-
-def _append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
-    before = pieces or ((),) * len(new)
-    return tuple((*old, piece) for old, piece in zip(before, new, strict=True))
 
 
 def _slice(probes: Probes, start: int, stop: int) -> Probes:

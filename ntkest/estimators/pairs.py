@@ -84,3 +84,9 @@ def mean_moment(xp: ModuleType, pieces: tuple[Array, ...]) -> Moment:
     m = samples.shape[0]
     total = xp.sum(samples, axis=0)
     return Moment(total / m, (total[None, :] - samples) / (m - 1))
+
+
+def append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
+    """Pieces of each kernel, with a new one for each."""
+    before = pieces or ((),) * len(new)
+    return tuple((*old, piece) for old, piece in zip(before, new, strict=True))

@@ -32,7 +32,7 @@ import numpy as np
 from ..linearization import Array, InvalidValueError, UnsupportedModeError, beside, identity, leading, tree_map
 from ..probes import Probes, draw_cotangents
 from ..tangents import Gram
-from .pairs import PairSums, mean_moment, pair_moment, pair_sums
+from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
 Images = tuple[Array, ...]
@@ -86,7 +86,7 @@ class ByExample:
             If the method cannot be used here.
         """
         _, count = _examples(problem)
-        return None if problem.wants("square") or problem.wants("cross") else problem.size // count
+        return None if problem.pairs else problem.size // count
 
     def passes(self, problem: Problem, samples: int) -> int:
         """A pass a probe and kernel, where for traces alone D are enough; and one for exact targets."""
@@ -123,7 +123,7 @@ class ByExample:
         if units is not None and before + given >= units:
             return replace(state, known={**state.known, **_all_traces(problem, units)})
         if units is not None:
-            return replace(state, norms=_append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
+            return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
         window, start = _window(problem), 0
         while start < given:
             if sum(state.lengths) >= window:
@@ -147,7 +147,7 @@ class ByExample:
         new = leading(signs)
         return replace(
             state,
-            norms=_append(state.norms, list(norms)),
+            norms=append(state.norms, list(norms)),
             between={key: (*state.between.get(key, ()), a) for key, a in zip(keys, between, strict=True)},
             within={
                 key: was.grown(state.lengths, new, involving, total, False)
@@ -321,7 +321,7 @@ def _obstacle(problem: Problem) -> InvalidValueError | UnsupportedModeError | No
         return InvalidValueError(
             f"{name} has no centred form, because centring mixes the examples; use method='reverse'"
         )
-    if not (problem.wants("square") or problem.wants("cross")):
+    if not problem.pairs:
         return None
     needed = 2 * probe_bytes(problem)
     if needed > problem.memory:
@@ -349,8 +349,3 @@ def _window(problem: Problem) -> int:
 
 def _kernels(problem: Problem) -> range:
     return range(len(problem.kernels))
-
-
-def _append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
-    before = pieces or ((),) * len(new)
-    return tuple((*old, piece) for old, piece in zip(before, new, strict=True))

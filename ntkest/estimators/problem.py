@@ -156,6 +156,11 @@ class Problem:
         """Whether a moment of this kind is wanted."""
         return any(key[0] == kind for key in self.needs)
 
+    @property
+    def pairs(self) -> bool:
+        """Whether norms or products of kernels are wanted, for which images have to be kept."""
+        return self.wants("square") or self.wants("cross")
+
     def part_of(self, a: int) -> tuple[int, ...]:
         """For each parameter block of kernel a, its part."""
         return self.groups.part_of if self.groups.names else (0,) * len(self.kernels[a].J.params)

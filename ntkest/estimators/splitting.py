@@ -25,7 +25,7 @@ from ..probes import cotangent_expander
 from ..tallskinny import extend_basis, separate
 from ..tangents import Gram, SquareNorms
 from .images import OutputImages, image_bytes
-from .pairs import PairSums, mean_moment, pair_moment, pair_sums
+from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
 ROUNDING = 8.0
@@ -105,7 +105,7 @@ def add_probes(problem: Problem, state: State, signs: Array) -> State:
         return state
     state = replace(state, signs=signs if state.signs is None else problem.xp.concat([state.signs, signs], axis=0))
     if not _pulls(problem):
-        return replace(state, norms=_append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
+        return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
     most = _window(problem)
     while start < given:
         used = leading(state.window[0]) if state.window else 0
@@ -306,7 +306,7 @@ def _extend_window(problem: Problem, state: State, signs: Array) -> State:
         norms.append(diagonal)
         images.append(_joined(problem.xp, state.window[a], pulled, axis=0) if state.window else pulled)
     closed = state.grams[:-1] if state.window else state.grams
-    return replace(state, grams=(*closed, tuple(grams)), window=tuple(images), norms=_append(state.norms, norms))
+    return replace(state, grams=(*closed, tuple(grams)), window=tuple(images), norms=append(state.norms, norms))
 
 
 def _border(xp: ModuleType, gram: Gram, old: tuple[Array, Blocks] | None, images: Blocks) -> tuple[Array, Array]:
@@ -339,8 +339,3 @@ def _window(problem: Problem) -> int:
 
 def _joined(xp: ModuleType, left: Blocks, right: Blocks, axis: int) -> Blocks:
     return tuple(xp.concat(pair, axis=axis) for pair in zip(left, right, strict=True))
-
-
-def _append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
-    before = pieces or ((),) * len(new)
-    return tuple((*old, piece) for old, piece in zip(before, new, strict=True))

@@ -85,7 +85,7 @@ class XTrace:
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
-        most = min(most_samples(problem), fitting_samples(problem, *((4, 0) if _pairs(problem) else (3, 1))))
+        most = min(most_samples(problem), fitting_samples(problem, *((4, 0) if problem.pairs else (3, 1))))
         return min((passes - problem.targets) // self._each(problem), most)
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
@@ -93,7 +93,7 @@ class XTrace:
         return self.passes(problem, want) - self.passes(problem, have)
 
     def _each(self, problem: Problem) -> int:
-        jvps = 2 if _pairs(problem) else 1
+        jvps = 2 if problem.pairs else 1
         return sum(2 + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
@@ -162,7 +162,7 @@ def _grown(
     basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
     pulled: tuple[Blocks, ...] = ()
     applied: tuple[Blocks, ...] = ()
-    if _pairs(problem):
+    if problem.pairs:
         applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
     else:
         pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
@@ -184,10 +184,6 @@ def _grown(
         pulled=pulled,
         applied=applied,
     )
-
-
-def _pairs(problem: Problem) -> bool:
-    return problem.wants("square") or problem.wants("cross")
 
 
 def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:

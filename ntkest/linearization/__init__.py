@@ -35,7 +35,18 @@ from .errors import (
 )
 from .examples import find_examples
 from .outputs import flatten, join, pick
-from .precision import accumulator, beside, device, eps, is_concrete, number, numbers, scalar_dtype, tolerance
+from .precision import (
+    accumulator,
+    beside,
+    device,
+    eps,
+    is_concrete,
+    number,
+    numbers,
+    safe_root,
+    scalar_dtype,
+    tolerance,
+)
 from .protocol import Array, Backend, Blocks, ExampleGradients, Expand, Linearization, Options, Reduce, Tree
 from .selection import select
 
@@ -93,6 +104,7 @@ __all__ = [
     "number",
     "numbers",
     "pick",
+    "safe_root",
     "scalar_dtype",
     "select",
     "tolerance",

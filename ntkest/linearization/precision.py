@@ -56,6 +56,12 @@ def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array
     return array if where is None or device(array) == where else xp.asarray(host, dtype=dtype, device=where)
 
 
+def safe_root(xp: ModuleType, square: Array) -> Array:
+    """Square root with gradient 0, not infinity, at 0."""
+    positive = square > 0
+    return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)
+
+
 def tolerance(epsilon: float) -> float:
     """Relative difference beyond which two routes to the same derivative are called different."""
     return 3.0 * math.sqrt(epsilon)

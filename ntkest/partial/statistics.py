@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..estimators import Problem
-from ..linearization import Array, accumulator, beside
+from ..linearization import Array, accumulator, beside, safe_root
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Finish:
             assert known is not None
             return self._in_range(known), self._in_range(xp.abs(known) * self.floor)
         value = mean if known is None else known + mean
-        error = _safe_root(xp, squares / (m * (m - 1)) + (self.floor * value) ** 2)
+        error = safe_root(xp, squares / (m * (m - 1)) + (self.floor * value) ** 2)
         some = value > 0
         share = mean * 0 if known is None else xp.where(some, known / xp.where(some, value, value * 0 + 1), mean * 0)
         return self._in_range(value), self._in_range(error), share, degrees_of_freedom(xp, mean, squares, m)
@@ -102,9 +102,3 @@ def degrees_of_freedom(xp: ModuleType, mean: Array, squares: Array, m: int) -> A
     one = r * 0 + 1
     wobble = (2.0 / (m - 1) + 4.0 / (m * xp.maximum(r, one))) ** 0.5
     return m * xp.maximum(r * xp.exp(-wobble), one)
-
-
-def _safe_root(xp: ModuleType, square: Array) -> Array:
-    """Square root with gradient 0, not infinity, at 0."""
-    positive = square > 0
-    return xp.where(positive, xp.where(positive, square, square * 0 + 1) ** 0.5, square * 0)

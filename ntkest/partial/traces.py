@@ -34,7 +34,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..estimate import Estimate, Exactly, Law, ScaledChiSquare
-from ..estimators import Counted, Problem
 from ..linearization import (
     Array,
     InvalidTypeError,
@@ -47,9 +46,8 @@ from ..linearization import (
     scalar_dtype,
 )
 from ..probes import check_seed
-from ..quantities import byte_count, centre_of, chunk_used, setting
+from ..quantities import chunk_used, pose, setting
 from ..sampling import Plan
-from ..tangents import group_parameters
 from ..targets import is_linearization
 from .choice import METHODS, run
 from .laws import ChiSquares, EntryLaw, Students
@@ -147,13 +145,7 @@ def _measure(
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
     plan = Plan(rtol=rtol, atol=atol, max_passes=max_passes, passes=passes, seed=check_seed(seed), progress=progress)
-    problem = Problem.of(
-        (Counted(J, chunk),),
-        groups=group_parameters(J.param_names, by),
-        needs=frozenset(),
-        centre=centre_of(J, centered),
-        memory=byte_count(memory),
-    )
+    problem = pose(J, (), by=by, centered=centered, memory=memory, chunk=chunk)
     task = Task(problem, layout, plan.seed)
 
     def assess(gathered: Gathered, name: str, why: str = "", **extra: Any) -> PartialTraces:

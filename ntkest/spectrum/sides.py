@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from array_api_compat import to_device
 
-from ..estimators import Counted, Problem
+from ..estimators import Problem
 from ..estimators.images import OutputImages
 from ..linearization import (
     Array,
     Blocks,
-    InvalidTypeError,
     Linearization,
     NonFiniteError,
     TracedValueError,
@@ -43,9 +42,7 @@ from ..probes import (
     draw_tangents,
     tangent_expander,
 )
-from ..quantities import byte_count, centre_of
-from ..tangents import group_parameters
-from ..targets import is_linearization
+from ..quantities import pose
 
 OUTPUTS, PARAMETERS = "outputs", "parameters"
 
@@ -66,15 +63,7 @@ class Operator:
         J: Linearization, centered: bool | str = False, memory: int | str = "2GB", chunk: int | None = None
     ) -> Operator:
         """With the smaller side on the left; with one AD mode, the side that can be pushed."""
-        if not is_linearization(J):
-            raise InvalidTypeError(f"a linearization is needed, not {type(J).__name__}; make one with ntkest.linearize")
-        problem = Problem.of(
-            (Counted(J, chunk),),
-            groups=group_parameters(J.param_names, None),
-            needs=frozenset(),
-            centre=centre_of(J, centered),
-            memory=byte_count(memory),
-        )
+        problem = pose(J, (), centered=centered, memory=memory, chunk=chunk)
         costs = {OUTPUTS: problem.size, PARAMETERS: problem.parameters(0) * J.passes_per_jvp}
         sides = [side for side, mode in ((OUTPUTS, "vjp"), (PARAMETERS, "jvp")) if mode in J.modes]
         return Operator(problem, min(sides, key=lambda side: costs[side]))
