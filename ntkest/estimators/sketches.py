@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -45,6 +47,38 @@ def fitting_samples(problem: Problem, outputs: int, parameters: int) -> int:
     linearizations = [kernel.J for kernel in problem.kernels]
     each = sum(outputs * size(J.outputs) + parameters * sum(map(size, J.params)) for J in linearizations)
     return int(problem.memory // max(1, each))
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(ABC):
+    """How many samples there can be, and what they cost: the same for all sketches."""
+
+    fewest: int = 4
+    modes: frozenset[str] = frozenset({"vjp", "jvp"})
+    first: int = 8
+    parts: bool = False
+    resumable: bool = True
+
+    @abstractmethod
+    def each(self, problem: Problem) -> int:
+        """Passes of a sample."""
+
+    @abstractmethod
+    def kept(self, problem: Problem) -> tuple[int, int]:
+        """Vectors of outputs and of parameters that a sample keeps for each kernel."""
+
+    def passes(self, problem: Problem, samples: int) -> int:
+        """Of so many samples from scratch, or of as many as there can be."""
+        return min(samples, most_samples(problem)) * self.each(problem) + problem.targets
+
+    def samples(self, problem: Problem, passes: int) -> int:
+        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
+        most = min(most_samples(problem), fitting_samples(problem, *self.kept(problem)))
+        return min((passes - problem.targets) // self.each(problem), most)
+
+    def growth(self, problem: Problem, have: int, want: int) -> int:
+        """Passes from `have` to `want` samples."""
+        return self.passes(problem, want) - self.passes(problem, have)
 
 
 def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array]:

@@ -30,10 +30,10 @@ from .images import OutputImages
 from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
 from .sketches import (
+    LeaveOneOut,
     Triple,
     add_probes,
     dimension,
-    fitting_samples,
     grow_basis,
     grow_products,
     join,
@@ -67,32 +67,19 @@ class State:
 
 
 @dataclass(frozen=True)
-class XNysTrace:
+class XNysTrace(LeaveOneOut):
     """The estimator, on the side that suits the problem."""
 
     name: str = "xnystrace"
-    fewest: int = 4
-    modes: frozenset[str] = frozenset({"vjp", "jvp"})
-    first: int = 8
-    parts: bool = False
-    resumable: bool = True
 
-    def passes(self, problem: Problem, samples: int) -> int:
-        """A VJP and a JVP a sample and kernel."""
-        return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
-
-    def samples(self, problem: Problem, passes: int) -> int:
-        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
-        copies = 2 if self.on_outputs(problem) else 1
-        most = min(most_samples(problem), fitting_samples(problem, copies, copies))
-        return min((passes - problem.targets) // self._each(problem), most)
-
-    def growth(self, problem: Problem, have: int, want: int) -> int:
-        """Passes from `have` to `want` samples."""
-        return self.passes(problem, want) - self.passes(problem, have)
-
-    def _each(self, problem: Problem) -> int:
+    def each(self, problem: Problem) -> int:
+        """A VJP and a JVP for each kernel."""
         return sum(1 + kernel.J.passes_per_jvp for kernel in problem.kernels)
+
+    def kept(self, problem: Problem) -> tuple[int, int]:
+        """Probes and images of outputs, gradients and basis; half of that on the side of the parameters."""
+        copies = 2 if self.on_outputs(problem) else 1
+        return copies, copies
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Normal cotangents shared by all kernels, or sign tangents."""

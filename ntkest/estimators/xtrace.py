@@ -25,10 +25,10 @@ from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
 from .sketches import (
+    LeaveOneOut,
     Triple,
     add_probes,
     dimension,
-    fitting_samples,
     grow_basis,
     grow_products,
     join,
@@ -69,32 +69,19 @@ class State:
 
 
 @dataclass(frozen=True)
-class XTrace:
+class XTrace(LeaveOneOut):
     """The estimator."""
 
     name: str = "xtrace"
-    fewest: int = 4
-    modes: frozenset[str] = frozenset({"vjp", "jvp"})
-    first: int = 8
-    parts: bool = False
-    resumable: bool = True
 
-    def passes(self, problem: Problem, samples: int) -> int:
-        """Two VJPs and a JVP a sample and kernel; for norms and products a JVP more."""
-        return min(samples, most_samples(problem)) * self._each(problem) + problem.targets
-
-    def samples(self, problem: Problem, passes: int) -> int:
-        """The number of samples that `passes` pay for; no more than the kernels can have rank, or memory holds."""
-        most = min(most_samples(problem), fitting_samples(problem, *((4, 0) if problem.pairs else (3, 1))))
-        return min((passes - problem.targets) // self._each(problem), most)
-
-    def growth(self, problem: Problem, have: int, want: int) -> int:
-        """Passes from `have` to `want` samples."""
-        return self.passes(problem, want) - self.passes(problem, have)
-
-    def _each(self, problem: Problem) -> int:
+    def each(self, problem: Problem) -> int:
+        """Two VJPs and a JVP for each kernel; for norms and products a JVP more."""
         jvps = 2 if problem.pairs else 1
         return sum(2 + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
+
+    def kept(self, problem: Problem) -> tuple[int, int]:
+        """Probes, images and basis; and for norms KQ, else JᵀQ."""
+        return (4, 0) if problem.pairs else (3, 1)
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Normal cotangents shared by all kernels."""
