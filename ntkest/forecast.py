@@ -1,10 +1,10 @@
 """What a sketch of a few samples says about larger ones: a spectrum in its likeness, and the errors to expect on it.
 
 A pilot of q two-sided samples shows the largest eigenvalues, and of what it leaves the trace and the norm. To the
-former a tail is fitted that has the latter: a power of the index or an exponential of it, whichever goes on better
-where the Ritz values end. On that spectrum the errors of all estimators follow from deterministic equivalents of random
-projections: with a_j = λ_j/(λ_j + γ), Σ a_j = q for a projection on K^½Ω (XNysTrace), a_j = λ_j²/(λ_j² + γ) for one on
-KΩ (XTrace), residual R = (I - Π) K (I - Π):
+former, corrected for what the sketch misses of them, a tail is fitted that has the latter: a power of the index or an
+exponential of it, whichever goes on better where the Ritz values end. On that spectrum the errors of all estimators
+follow from deterministic equivalents of random projections: with a_j = λ_j/(λ_j + γ), Σ a_j = q for a projection on
+K^½Ω (XNysTrace), a_j = λ_j²/(λ_j² + γ) for one on KΩ (XTrace), residual R = (I - Π) K (I - Π):
 
     E tr R = Σ λ_j (1 - a_j),    E ‖R‖_F² = Σ λ_j² (1 - a_j)² + (Σ λ_j a_j (1 - a_j))² / (q - Σ a_j²).
 
@@ -26,6 +26,22 @@ POINTS = 300
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.35, 0.6, 1.0)
 
+ROUNDS = 2
+"""How often the head is corrected for what the sketch misses of it, ..."""
+
+CAPTURED = 0.5
+"""... by a factor of no more than its inverse."""
+
+HEAVY = 2.5
+"""What the error of XTrace's norm comes to beside what it would be if all projections left the same, measured."""
+
+APART = 0.25
+"""The errors of the trace and of the square cancel in the rank as far as they come from the same probes: at most to
+this share of what they would come to independently, measured."""
+
+BISECTIONS = 45
+"""Halvings of the interval in which γ is sought."""
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -37,6 +53,8 @@ class Sketch:
     residual: float | None
     """‖R‖_F² for q - 2 samples, where it is known."""
     dimension: int
+    power: int = 1
+    """1 for a sketch of K^½, 2 for one of K."""
 
     @property
     def samples(self) -> int:
@@ -53,6 +71,18 @@ class Errors:
     """Of ‖K‖_F²."""
     rank: float
     """Of tr(K)²/‖K‖_F²."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a projection leaves of a spectrum, on average."""
+
+    rest: np.ndarray
+    """Of each eigenvalue."""
+    mixed: float
+    """What E ‖R‖_F² has beside Σ rest²."""
+    middle: float
+    """The eigenvalues that it comes from."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +105,24 @@ class Spectrum:
 
     def leverages(self, q: float, power: int) -> np.ndarray:
         """a_j with Σ a_j = q; ones where q exceeds the rank."""
-        weights: np.ndarray = (self.values / self.values.max()) ** power
-        if q >= self.counts[weights > 0].sum():
-            return np.ones_like(weights)
-        low, high = -200.0, 50.0
-        for _ in range(48):
-            middle = (low + high) / 2
-            if self.counts @ (weights / (weights + math.exp(middle))) > q:
-                low = middle
-            else:
-                high = middle
-        a: np.ndarray = weights / (weights + math.exp((low + high) / 2))
-        return a
+        return _leverages(self.values[None, :], self.counts, q, power)[0, :]
+
+    def left_by(self, q: float, power: int) -> Left:
+        """What q samples leave."""
+        a = self.leverages(q, power)
+        rest = self.values * (1 - a)
+        border = float(self.counts @ (rest * a))
+        mixed = border**2 / max(q - float(self.counts @ a**2), 1e-9)
+        middle = float(self.counts @ (self.values * rest * a)) / max(border, 1e-300)
+        return Left(rest, mixed, middle)
 
     def residual(self, q: float, power: int) -> tuple[float, float, float]:
         """E tr R, E ‖R‖_F² and the participation ratio of R², for q samples."""
-        a = self.leverages(q, power)
-        left = self.values * (1 - a)
-        mixed = (self.counts @ (left * a)) ** 2 / max(q - self.counts @ a**2, 1e-9)
-        trace, square = float(self.counts @ left), float(self.counts @ left**2 + mixed)
-        fourth = self.counts @ left**4
-        spread = float(self.counts @ left**2) ** 2 / fourth if fourth > 0 else 1.0
-        return trace, square, min(max(spread, q / 4, 1.0), max(self.dimension - q, 1.0))
+        left = self.left_by(q, power)
+        total, square = float(self.counts @ left.rest), float(self.counts @ left.rest**2) + left.mixed
+        fourth = self.counts @ left.rest**4
+        spread = float(self.counts @ left.rest**2) ** 2 / fourth if fourth > 0 else 1.0
+        return total, square, min(max(spread, q / 4, 1.0), max(self.dimension - q, 1.0))
 
     def fluctuation(self, total: float, square: float, samples: float, left: float) -> float:
         """Standard deviation of a mean of sphere probes in `left` dimensions of a matrix with this trace and norm."""
@@ -104,22 +130,26 @@ class Spectrum:
 
     def nystrom(self, q: float) -> Errors:
         """From q XNysTrace samples."""
-        total, square, _ = self.residual(q, 1)
-        left = self.dimension - q + 1
-        a = self.leverages(q, 1)
-        rest = self.values * (1 - a)
-        change = 2 * self.values * rest - rest**2
-        error = self.fluctuation(float(self.counts @ change), float(self.counts @ change**2), q, left)
-        return _independent(self.fluctuation(total, square, q, left) / self.trace, error / self.square)
+        left = self.left_by(q - 1, 1)
+        change, slope = 2 * self.values * left.rest - left.rest**2, 2 * left.middle
+        return self._errors(q, left, change, slope, 1.0)
 
     def range(self, q: float) -> Errors:
         """From q XTrace samples."""
-        total, square, spread = self.residual(q, 2)
-        left = self.dimension - q + 1
-        return _independent(
-            self.fluctuation(total, square, q, left) / self.trace,
-            self.fluctuation(square, square**2 / spread, q, left) / self.square,
-        )
+        left = self.left_by(q - 1, 2)
+        return self._errors(q, left, left.rest**2, left.middle, HEAVY)
+
+    def _errors(self, q: float, left: Left, change: np.ndarray, slope: float, heavy: float) -> Errors:
+        """Where the same probes measure what is left of the trace and `change` of the square."""
+
+        def error(form: np.ndarray, mixed: float) -> float:
+            square = float(self.counts @ form**2) + mixed
+            return self.fluctuation(float(self.counts @ form), square, q, self.dimension - q + 1)
+
+        trace, square = error(left.rest, left.mixed) / self.trace, heavy * error(change, 0.0) / self.square
+        both = 2 * left.rest / self.trace - change / self.square
+        together = error(both, left.mixed * (2 / self.trace - slope / self.square) ** 2)
+        return Errors(trace, square, max(together, APART * math.hypot(2 * trace, square)))
 
     def two_sided(self, probes: float) -> Errors:
         """From means of ωᵀKω and ‖Kω‖²."""
@@ -148,37 +178,62 @@ class Spectrum:
 
 
 def fit(sketch: Sketch) -> Spectrum:
-    """The upper half of the Ritz values, and of all tails with the mass that is left the one that fits best."""
-    head = sketch.ritz[: max(1, (sketch.samples + 1) // 2)]
+    """The upper half of the Ritz values, each over the share of it that the sketch captures, and the tail that fits."""
+    ritz = sketch.ritz[: max(1, (sketch.samples + 1) // 2)]
+    spectrum = _with_tail(sketch, ritz)
+    for _ in range(ROUNDS):
+        captured = spectrum.leverages(sketch.samples, sketch.power)[: len(ritz)]
+        spectrum = _with_tail(sketch, ritz / np.maximum(captured, CAPTURED))
+    return spectrum
+
+
+def _with_tail(sketch: Sketch, head: np.ndarray) -> Spectrum:
+    """Of all tails with the mass that is left by this head the one that fits best."""
     h, rest = len(head), max(sketch.trace - float(head.sum()), 0.0)
     tails = sketch.dimension - h
     if tails <= 0 or rest <= 1e-9 * sketch.trace:
         return Spectrum(head, np.ones(h), sketch.dimension)
     index, counts = _grid(tails)
-    best, smallest = None, math.inf
-    for shape in [*(_power(index + h, b) for b in EXPONENTS), *(np.exp(-rate * (index - 1)) for rate in RATES)]:
-        tail = shape * (rest / (counts @ shape))
-        spectrum = Spectrum(np.concatenate([head, tail]), np.concatenate([np.ones(h), counts]), sketch.dimension)
-        misfit = 0.0
-        if sketch.residual is not None:
-            _, square, _ = spectrum.residual(max(sketch.samples - 2, 1), 1)
-            least = 1e-30 * sketch.trace**2
-            misfit = math.log(max(square, least) / max(sketch.residual, least)) ** 2
-        jump = math.log(max(tail[0], 1e-300) / head[-1])
-        misfit += (0.5 * max(jump, 0.0)) ** 2 + (0.1 * min(jump, 0.0)) ** 2
-        if misfit < smallest:
-            best, smallest = spectrum, misfit
-    assert best is not None
-    return best
+    shapes = np.stack(
+        [((index + h) / (1 + h)) ** -exponent for exponent in EXPONENTS]
+        + [np.exp(-rate * (index - 1)) for rate in RATES]
+    )
+    tail = shapes * (rest / (shapes @ counts))[:, None]
+    values = np.concatenate([np.broadcast_to(head, (len(tail), h)), tail], axis=1)
+    counts = np.concatenate([np.ones(h), counts])
+    jump = np.log(np.maximum(tail[:, 0], 1e-300) / head[-1])
+    misfit = (0.5 * np.maximum(jump, 0.0)) ** 2 + (0.1 * np.minimum(jump, 0.0)) ** 2
+    if sketch.residual is not None:
+        least = 1e-30 * sketch.trace**2
+        left = _squares_left(values, counts, max(sketch.samples - 2, 1), sketch.power)
+        misfit += np.log(np.maximum(left, least) / max(sketch.residual, least)) ** 2
+    return Spectrum(values[int(np.argmin(misfit))], counts, sketch.dimension)
+
+
+def _leverages(values: np.ndarray, counts: np.ndarray, q: float, power: int) -> np.ndarray:
+    """a_j with Σ a_j = q for each of several spectra (k, n) with the same multiplicities; ones where q > rank."""
+    weights: np.ndarray = (values / values.max(axis=1, keepdims=True)) ** power
+    low, high = np.full(len(values), -200.0), np.full(len(values), 50.0)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        many = (weights / (weights + np.exp(middle)[:, None])) @ counts > q
+        low, high = np.where(many, middle, low), np.where(many, high, middle)
+    a: np.ndarray = weights / (weights + np.exp((low + high) / 2)[:, None])
+    a[q >= (weights > 0) @ counts] = 1.0
+    return a
+
+
+def _squares_left(values: np.ndarray, counts: np.ndarray, q: float, power: int) -> np.ndarray:
+    """E ‖R‖_F² for each of several spectra (k, n)."""
+    a = _leverages(values, counts, q, power)
+    left = values * (1 - a)
+    mixed = ((left * a) @ counts) ** 2 / np.maximum(q - a**2 @ counts, 1e-9)
+    squares: np.ndarray = left**2 @ counts + mixed
+    return squares
 
 
 def _independent(trace: float, square: float) -> Errors:
     return Errors(trace, square, math.hypot(2 * trace, square))
-
-
-def _power(index: np.ndarray, exponent: float) -> np.ndarray:
-    shape: np.ndarray = (index / index[0]) ** -exponent
-    return shape
 
 
 def _grid(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,25 +1,90 @@
-"""The pilot of a run to a tolerance: a sketch that grows until it is clear who goes on from it.
+"""A run to a tolerance by the method that a pilot favours: a sketch that grows until it is done, or clear who goes on.
 
-Its samples are XNysTrace's. Where the probes are on the side of the outputs XTrace takes them over at any time for
-what it would have spent on them beyond, so that nothing is lost by waiting until as many are there as it needs.
+The first images of its probes, before they are pushed back, are those of one-sided probes: where traces alone are
+wanted and these do, half a sketch is enough. Whole samples are XNysTrace's. After each look the passes that every
+estimator would still take are forecast from the spectrum that the sketch shows. It goes on while XNysTrace is the
+cheapest, or XTrace, which where the probes are on the side of the outputs takes them over at any time for what it would
+have spent on them beyond; one-sided estimators take over the first images of all of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from .estimate import Estimate
-from .estimators import XTRACE, Problem
+from .estimators import BY_EXAMPLE, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
+from .estimators.sketches import most_samples
 from .forecast import Spectrum
 from .linearization import number
-from .outlook import CONFIDENCE, SKETCH, error_of, samples_for, spectra_of
-from .sampling import Assess, Outcome, Plan, Run, progress_of
+from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
+from .prior import can_sketch, exactly, prior
+from .sampling import (
+    Assess,
+    Outcome,
+    Plan,
+    Run,
+    affordable,
+    by_large_numbers,
+    next_look,
+    progress_of,
+    to_tolerance,
+)
+
+FIRST = 4
+"""Samples before the first look, ..."""
+
+FEWEST = 5
+"""... the fewest with which XTrace has an error bar to go by, ..."""
+
+SURE = 8
+"""... before others than the sketches are taken from a forecast, and an error bar corrects it, ..."""
+
+SETTLED = 16
+"""... and before the error bar alone says that this was enough: either may err by luck on few samples."""
+
+PROBES = 8
+"""Probes of a mode in a pilot of both modes."""
+
+WORTH = 8
+"""Forward and reverse probes are only compared where one of them is expected to take this many times the passes."""
+
+CLEARLY = 2.0
+"""The factor in error by which forward probes must beat reverse ones in a pilot of both, or the other way round."""
 
 
 def relative_error(estimate: Estimate) -> float:
     """The standard error over the value."""
     return number(estimate.std_error) / max(abs(number(estimate.value)), 1e-300)
+
+
+def exhausted(samples: int) -> str:
+    """Why a sketch is done that has all there is."""
+    return f"{SKETCH.name}: {samples} samples have the whole range of the kernel, so the result is exact"
+
+
+def inherits(problem: Problem, one_sided: Estimator) -> bool:
+    """Whether a one-sided estimator can use the images of the sketch's probes."""
+    return one_sided is (REVERSE if SKETCH.on_outputs(problem) else FORWARD) and not problem.pairs
+
+
+def auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
+    """Exact passes if they cost no more than a first sample, else what a pilot says."""
+    passes, run_exactly = exactly(problem)
+    one_sided, why = prior(problem)
+    if passes <= min(plan.max_passes, max(one_sided.first, one_sided.passes(problem, one_sided.first))):
+        return run_exactly(f"exact: {passes} passes cost no more than a first sample")
+    if can_sketch(problem, SURE) and SKETCH.passes(problem, SURE) <= plan.max_passes // 4:
+        return Pilot(problem, plan, assess).run()
+    return _finish(problem, plan, assess, *_compare_modes(problem, plan, assess, one_sided, why))
+
+
+def _finish(
+    problem: Problem, plan: Plan, assess: Assess, estimator: Estimator, why: str, run: Run | None = None
+) -> Outcome:
+    passes, run_exactly = exactly(problem)
+    return to_tolerance(problem, plan, assess, estimator, why, run, run_exactly, passes, need_of(problem))
 
 
 class Pilot:
@@ -32,31 +97,73 @@ class Pilot:
         self.spectra: list[Spectrum] = []
         """A likeness of each kernel's spectrum; none where there is nothing left to see."""
         self.values: Sequence[Estimate] = ()
+        self.adoptable = SKETCH.on_outputs(problem)
+        self.exact, self.run_exactly = exactly(problem)
+        self.one_sided, _ = prior(problem)
 
-    def grow(self, samples: int) -> bool:
-        """Go on to so many samples; whether the kernels still have range beyond them."""
+    def run(self) -> Outcome:
+        """Look, and go on or hand over, until the tolerance is met or max_passes are spent."""
+        problem, want = self.problem, min(FIRST, most_samples(self.problem))
+        try:
+            half = self.glance(want)
+            if half is not None:
+                return half
+            while True:
+                if not self.spectra:
+                    return self.outcome(exhausted(self.samples))
+                if self.enough:
+                    return self.outcome(f"{SKETCH.name}: {self.samples} samples of a sketch were enough")
+                needs, costs = self.forecast()
+                best = min(costs, key=lambda name: costs[name])
+                why = _told(best, costs, self.samples)
+                grows = best == SKETCH.name or (best == XTRACE.name and self.adoptable)
+                if not grows or (best == XTRACE.name and needs[best] <= self.samples):
+                    return self.hand_over(best, needs.get(best, 0), costs[best], why)
+                want = next_look(problem, SKETCH, self.samples, max(needs[best], self.samples + 1))
+                want = affordable(problem, SKETCH, self.plan, self.samples, want)
+                if want <= self.samples:
+                    return self.outcome(why)
+                self.grow(want)
+        except KeyboardInterrupt:
+            if self.state is None:
+                raise
+            return self.outcome("", interrupted=True)
+
+    # Samples ----------------------------------------------------------------------------------------------------------
+
+    def glance(self, samples: int) -> Outcome | None:
+        """The first samples; an outcome if for a trace the first half of each is enough."""
+        problem, seed = self.problem, self.plan.seed
+        captured = SKETCH.capture(problem, None, SKETCH.draw(problem, seed, 0, samples))
+        while problem.needs == {("trace", 0)}:
+            estimator, state = SKETCH.one_sided(problem, captured)
+            moments = estimator.moments(problem, state)
+            self.values = self.assess(moments, estimator.name)
+            if all(e.converged for e in self.values):
+                run = Run.of(problem, estimator, state, samples, seed)
+                return Outcome(moments, estimator.name, f"{estimator.name}: {samples} probes were enough", run=run)
+            need = by_large_numbers(samples, max(map(relative_error, self.values)) / self.target)
+            need = min(max(need, samples + 1), most_samples(problem))
+            if not samples < need <= 2 * samples or need > SETTLED:
+                break
+            captured = SKETCH.capture(problem, captured, SKETCH.draw(problem, seed, samples, need))
+            samples = need
+        self._see(SKETCH.complete(problem, captured), samples)
+        return None
+
+    def grow(self, samples: int) -> None:
+        """Go on to so many samples."""
+        probes = SKETCH.draw(self.problem, self.plan.seed, self.samples, samples)
+        self._see(SKETCH.extend(self.problem, self.state, probes), samples)
+
+    def _see(self, state: Any, samples: int) -> None:
         problem, plan = self.problem, self.plan
-        self.state = SKETCH.extend(problem, self.state, SKETCH.draw(problem, plan.seed, self.samples, samples))
-        self.samples = samples
+        self.state, self.samples = state, samples
         progress_of(plan.progress)(problem.passes, plan.max_passes)
-        self.spectra = spectra_of(problem, SKETCH, self.state)
-        self.values = self.assess(SKETCH.moments(problem, self.state), SKETCH.name)
-        return bool(self.spectra)
+        self.spectra = spectra_of(problem, SKETCH, state)
+        self.values = self.assess(SKETCH.moments(problem, state), SKETCH.name)
 
-    @property
-    def run(self) -> Run:
-        """As XNysTrace's."""
-        return Run.of(self.problem, SKETCH, self.state, self.samples, self.plan.seed)
-
-    def adopted(self) -> Run:
-        """As XTrace's, at its price."""
-        state = XTRACE.adopt(self.problem, self.state)
-        return Run.of(self.problem, XTRACE, state, self.samples, self.plan.seed)
-
-    def outcome(self, why: str, interrupted: bool = False) -> Outcome:
-        """The result, if this was all."""
-        moments = SKETCH.moments(self.problem, self.state)
-        return Outcome(moments, SKETCH.name, why, interrupted, self.run)
+    # What they say ----------------------------------------------------------------------------------------------------
 
     @property
     def target(self) -> float:
@@ -66,36 +173,100 @@ class Pilot:
 
     @property
     def enough(self) -> bool:
-        """Whether intervals and forecast agree that the tolerance is met: either may err by luck on few samples."""
-        return (
-            all(e.converged for e in self.values)
-            and error_of(self.problem, self.spectra, SKETCH, self.samples) <= self.target
-        )
+        """Whether intervals say that the tolerance is met, and on few samples the forecast does, too."""
+        if not all(e.converged for e in self.values):
+            return False
+        return self.samples >= SETTLED or error_of(self.problem, self.spectra, SKETCH, self.samples) <= self.target
 
-    def needs(self) -> tuple[int, int]:
-        """Samples that XNysTrace needs, by its error bars now and their forecast fall, and XTrace, by forecast."""
-        now = error_of(self.problem, self.spectra, SKETCH, self.samples)
-        seen = max(relative_error(e) for e in self.values)
-        aim = self.target * now / max(seen, 1e-300)
-        return (
-            samples_for(self.problem, self.spectra, SKETCH, aim, self.samples),
-            samples_for(self.problem, self.spectra, XTRACE, self.target),
-        )
+    def forecast(self) -> tuple[dict[str, int], dict[str, float]]:
+        """By estimator: the samples that it needs, and the passes of the whole run then."""
+        problem, spectra, target = self.problem, self.spectra, self.target
+        needs, costs = {}, {}
+        sure = self.samples >= SURE
 
-    def wait(self, need: int) -> tuple[bool, str]:
-        """Grow towards the `need` of XTrace while that remains the cheaper one; whether it does at the end, and why."""
-        problem, why = self.problem, ""
-        while (
-            self.samples < need and XTRACE.passes(problem, step := min(need, 2 * self.samples)) <= self.plan.max_passes
-        ):
-            if not self.grow(step) or all(e.converged for e in self.values):
-                return False, f"{SKETCH.name}: {step} samples of a sketch were enough"
-            own, need = self.needs()
-            costs = {SKETCH.name: SKETCH.passes(problem, own), XTRACE.name: XTRACE.passes(problem, need)}
-            told = ", ".join(f"{name} {cost}" for name, cost in sorted(costs.items(), key=lambda item: item[1]))
-            why = (
-                f"{min(costs, key=lambda name: costs[name])}: passes to expect after {step} samples of a sketch: {told}"
-            )
-            if costs[SKETCH.name] <= costs[XTRACE.name]:
-                return False, why
-        return True, why
+        def consider(estimator: Estimator, aim: float, least: int, kept: int) -> None:
+            samples = samples_for(problem, spectra, estimator, aim, least)
+            reached = error_of(problem, spectra, estimator, samples) <= aim
+            needs[estimator.name] = samples
+            lost = problem.passes - (estimator.passes(problem, kept) if kept else 0)
+            costs[estimator.name] = lost + estimator.passes(problem, samples) if reached else math.inf
+
+        # what it is off by now is known better than forecast, if not from few samples
+        now = error_of(problem, spectra, SKETCH, self.samples)
+        seen = max(*(relative_error(e) for e in self.values), 1e-300)
+        aim = target * (now / seen) ** (1.0 if sure else 0.5)
+        consider(SKETCH, aim, self.samples, self.samples)
+        consider(XTRACE, target, FEWEST, 0)
+        if self.adoptable:
+            costs[XTRACE.name] -= problem.passes
+            if (enough := needs[XTRACE.name]) < self.samples:
+                costs[XTRACE.name] = problem.passes + XTRACE.adoption(problem, enough)
+        if sure:
+            kept = self.samples if inherits(self.problem, self.one_sided) else 0
+            consider(self.one_sided, target, max(self.one_sided.first, kept), kept)
+            if problem.passes + self.exact <= self.plan.max_passes:
+                costs[EXACT.name] = problem.passes + self.exact
+        return needs, costs
+
+    # Ways on ----------------------------------------------------------------------------------------------------------
+
+    def hand_over(self, best: str, need: int, cost: float, why: str) -> Outcome:
+        """The rest of the run, by another estimator."""
+        problem, plan, assess, seed = self.problem, self.plan, self.assess, self.plan.seed
+        if best == EXACT.name:
+            return self.run_exactly(why)
+        if best == XTRACE.name:
+            run = None
+            if self.adoptable:
+                adopted = XTRACE.adopt(problem, self.state, need)
+                run = Run.of(problem, XTRACE, adopted, need, seed, problem.passes - XTRACE.passes(problem, need))
+            return _finish(problem, plan, assess, XTRACE, why, run)
+        run = None
+        if inherits(self.problem, self.one_sided):
+            estimator, state = SKETCH.one_sided(problem, self.state)
+            lost = problem.passes - estimator.passes(problem, self.samples)
+            run = Run.of(problem, estimator, state, self.samples, seed, lost)
+        if cost < WORTH * PROBES:
+            return _finish(problem, plan, assess, self.one_sided, why, run)
+        return _finish(problem, plan, assess, *_compare_modes(problem, plan, assess, self.one_sided, why, run))
+
+    def outcome(self, why: str, interrupted: bool = False) -> Outcome:
+        """The result, if this was all."""
+        moments = SKETCH.moments(self.problem, self.state)
+        run = Run.of(self.problem, SKETCH, self.state, self.samples, self.plan.seed)
+        return Outcome(moments, SKETCH.name, why, interrupted, run)
+
+
+def _told(best: str, costs: dict[str, float], samples: int) -> str:
+    """Why it is `best`, for the result."""
+    ranked = sorted((cost, name) for name, cost in costs.items() if cost < math.inf)
+    told = ", ".join(f"{name} {cost}" for cost, name in ranked)
+    return f"{best}: passes to expect after {samples} samples of a sketch: {told or 'more than there can be'}"
+
+
+def _compare_modes(
+    problem: Problem, plan: Plan, assess: Assess, favourite: Estimator, why: str, run: Run | None = None
+) -> tuple[Estimator, str, Run | None]:
+    """Both one-sided modes on a few probes, where both exist; the winner's stay in its run.
+
+    The favourite may have a run already.
+    """
+    if favourite is BY_EXAMPLE or not (problem.has("vjp") and problem.has("jvp")):
+        return favourite, why, run
+    modes = [estimator for estimator in (REVERSE, FORWARD) if run is None or estimator is not run.estimator]
+    if problem.passes + sum(mode.passes(problem, PROBES) for mode in modes) > plan.max_passes // 2:
+        return favourite, why, run
+    runs = {} if run is None else {run.estimator.name: run}
+    for mode in modes:
+        state = mode.extend(problem, None, mode.draw(problem, plan.seed, 0, PROBES))
+        runs[mode.name] = Run.of(problem, mode, state, PROBES, plan.seed)
+    errors = {}
+    for name, pilot in runs.items():
+        found = assess(pilot.estimator.moments(problem, pilot.state), name)
+        errors[name] = max(map(relative_error, found)) * math.sqrt(pilot.estimator.passes(problem, pilot.samples))
+    other = FORWARD if favourite is REVERSE else REVERSE
+    ratio = errors[favourite.name] / max(errors[other.name], 1e-300)
+    winner = runs[(other if ratio > CLEARLY else favourite).name]
+    told = f"{winner.estimator.name}: in a pilot of both modes, {favourite.name}/{other.name} errors were {ratio:.2g}"
+    lost = problem.passes - winner.estimator.passes(problem, winner.samples)
+    return winner.estimator, told, Run.of(problem, winner.estimator, winner.state, winner.samples, plan.seed, lost)

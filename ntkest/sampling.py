@@ -176,7 +176,9 @@ def to_tolerance(
         excess = max(_excess(plan, e) for e in assess(moments, estimator.name))
         need = have if excess <= 1 else _need(estimator, state, have, excess, need_of)
         want = (
-            _affordable(problem, estimator, plan, have, _next(problem, estimator, have, need)) if need > have else have
+            affordable(problem, estimator, plan, have, next_look(problem, estimator, have, need))
+            if need > have
+            else have
         )
         expected = problem.passes + estimator.growth(problem, have, need if want > have else have)
         report(problem.passes, min(plan.max_passes, expected) if want > have else problem.passes)
@@ -210,10 +212,15 @@ def _need(estimator: Estimator, state: Any, have: int, excess: float, need_of: N
     predicted = None if need_of is None else need_of(estimator, state, have, excess)
     if predicted is not None:
         return max(predicted, have + 1)
+    return by_large_numbers(have, excess)
+
+
+def by_large_numbers(have: int, excess: float) -> int:
+    """The samples at which an error that falls as their inverse root is down by the factor `excess`."""
     return math.ceil(1.05 * have * min(excess, 1e6) ** 2)
 
 
-def _next(problem: Problem, estimator: Estimator, have: int, need: int) -> int:
+def next_look(problem: Problem, estimator: Estimator, have: int, need: int) -> int:
     """Where to look next on the way to `need`: at most at twice the samples, and short of it where looks are free.
 
     Predictions err high as often as low, and what was spent beyond the need cannot be had back. Batches are powers of
@@ -228,14 +235,14 @@ def _next(problem: Problem, estimator: Estimator, have: int, need: int) -> int:
 
 
 def _first_samples(problem: Problem, estimator: Estimator, plan: Plan, have: int) -> int:
-    if have >= estimator.first:
+    if have:  # whoever handed that over has looked at it
         return have
-    want = _affordable(problem, estimator, plan, have, estimator.first)
+    want = affordable(problem, estimator, plan, have, estimator.first)
     _check_enough(problem, estimator, want, "max_passes", plan.max_passes)
     return want
 
 
-def _affordable(problem: Problem, estimator: Estimator, plan: Plan, have: int, want: int) -> int:
+def affordable(problem: Problem, estimator: Estimator, plan: Plan, have: int, want: int) -> int:
     """As many samples up to `want` as the rest of max_passes pays for, and `have` if it pays for no more."""
     left = plan.max_passes - problem.passes
 

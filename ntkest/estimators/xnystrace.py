@@ -25,9 +25,11 @@ import numpy as np
 from ..forecast import Sketch
 from ..linearization import Array, Blocks, accumulator, leading, numbers
 from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
+from . import onesided
 from .hutchinson import push
 from .images import OutputImages
 from .leaveout import Factor, Sphere, product_samples, trace_samples
+from .onesided import FORWARD, REVERSE, OneSided
 from .problem import Key, Moment, Problem, target_moments
 from .sketches import (
     LeaveOneOut,
@@ -67,6 +69,18 @@ class State:
 
 
 @dataclass(frozen=True)
+class Captured:
+    """A state of which the newest images have not been pushed back yet."""
+
+    state: State
+    """With all probes, and for the rest what was there before."""
+    bases: tuple[Blocks, ...]
+    """What the new probes add."""
+    factors: tuple[Array, ...]
+    """R of all probes."""
+
+
+@dataclass(frozen=True)
 class XNysTrace(LeaveOneOut):
     """The estimator, on the side that suits the problem."""
 
@@ -91,6 +105,12 @@ class XNysTrace(LeaveOneOut):
 
     def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
         """Push new probes through, orthonormalise their images against the basis, and push what is new back."""
+        return self.complete(problem, self.capture(problem, state, probes))
+
+    def capture(self, problem: Problem, sketch: State | Captured | None, probes: Probes) -> Captured:
+        """The first half of `extend`, at one of its two passes a sample; as often as wanted before the second."""
+        waiting = sketch if isinstance(sketch, Captured) else None
+        state = sketch.state if isinstance(sketch, Captured) else sketch
         if state is None:
             state = State(targets=target_moments(problem))
         outputs = self.on_outputs(problem)
@@ -99,15 +119,36 @@ class XNysTrace(LeaveOneOut):
             have = 0 if state.probes is None else state.probes.shape[0]
             everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
             state, omega = replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
-        bases, factors, fresh_images = [], [], []
+        bases, factors = [], []
         for a in range(len(problem.kernels)):
-            sketch = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
+            images = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
             basis, factor = (state.bases[a], state.factors[a]) if state.bases else (None, None)
-            basis, factor = grow_basis(problem.xp, basis, factor, sketch)
-            bases.append(basis)
+            if waiting is not None:
+                basis, factor = join(problem.xp, basis, waiting.bases[a]), waiting.factors[a]
+            fresh, factor = grow_basis(problem.xp, basis, factor, images)
+            bases.append(fresh if waiting is None else join(problem.xp, waiting.bases[a], fresh))
             factors.append(factor)
-            fresh_images.append((push(problem, a, basis)[0],) if outputs else pull(problem, a, basis[0]))
-        return _grown(problem, state, bases, factors, fresh_images)
+        return Captured(state, tuple(bases), tuple(factors))
+
+    def complete(self, problem: Problem, captured: Captured) -> State:
+        """The second half: push what is new in the bases back."""
+        images: list[Blocks] = []
+        for a, basis in enumerate(captured.bases):
+            images.append((push(problem, a, basis)[0],) if self.on_outputs(problem) else pull(problem, a, basis[0]))
+        return _grown(problem, captured, images)
+
+    def one_sided(self, problem: Problem, sketch: State | Captured) -> tuple[OneSided, onesided.State]:
+        """The estimator of traces from the images of the probes alone, and its state with all of them, at no pass.
+
+        In reverse the normal probes count as probes on a sphere; sign probes forward are those of forward itself.
+        """
+        state, xp = (sketch.state if isinstance(sketch, Captured) else sketch), problem.xp
+        norms = [xp.sum(r * r, axis=0)[:, None] for r in sketch.factors]
+        if not self.on_outputs(problem):
+            return FORWARD, onesided.State(norms=tuple((norm,) for norm in norms), targets=state.targets)
+        assert state.overlaps is not None
+        scale = (dimension(problem) / xp.linalg.diagonal(state.overlaps))[:, None]
+        return REVERSE, onesided.State(norms=tuple((norm * scale,) for norm in norms), targets=state.targets)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
@@ -151,9 +192,9 @@ def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
     return images
 
 
-def _grown(problem: Problem, state: State, bases: list[Blocks], factors: list[Array], images: list[Blocks]) -> State:
+def _grown(problem: Problem, captured: Captured, images: list[Blocks]) -> State:
     """The state with new basis vectors and their images."""
-    xp, products = problem.xp, {}
+    state, bases, xp, products = captured.state, captured.bases, problem.xp, {}
     for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
         old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
         products[a, b] = problem.compiled(grow_products, xp, a == b)(old, images[a], images[b])
@@ -161,7 +202,7 @@ def _grown(problem: Problem, state: State, bases: list[Blocks], factors: list[Ar
     return replace(
         state,
         bases=tuple(join(xp, state.bases[a] if state.bases else None, bases[a]) for a in before),
-        factors=tuple(factors),
+        factors=captured.factors,
         images=tuple(join(xp, state.images[a] if state.images else None, images[a]) for a in before),
         products=products,
     )

@@ -98,14 +98,21 @@ class XTrace(LeaveOneOut):
         energies = tuple(energy for energy, _ in results)
         return _grown(problem, state, everything, energies, tuple((image,) for _, image in results))
 
-    def adopt(self, problem: Problem, sketch: xnystrace.State) -> State:
-        """Go on from an XNysTrace sketch on the side of the outputs, whose KΩ = ZR is known, at a VJP a sample less."""
+    def adopt(self, problem: Problem, sketch: xnystrace.State, samples: int) -> State:
+        """Go on from the first samples of an XNysTrace sketch on the side of the outputs, at the price of `adoption`.
+
+        Of those KΩ = ZR is known.
+        """
         assert sketch.probes is not None
-        xp = problem.xp
-        energies = tuple(xp.sum(r * r, axis=0) for r in sketch.factors)
+        xp, own = problem.xp, slice(0, samples)
+        energies = tuple(xp.sum(r[:, own] * r[:, own], axis=0) for r in sketch.factors)
         pairs = zip(sketch.factors, sketch.images, strict=True)  # images may be narrower than the factors
-        images = tuple((r.T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
-        return _grown(problem, State(targets=sketch.targets), sketch.probes, energies, images)
+        images = tuple((r[:, own].T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
+        return _grown(problem, State(targets=sketch.targets), sketch.probes[own, :], energies, images)
+
+    def adoption(self, problem: Problem, samples: int) -> int:
+        """Passes that so many samples cost beyond those of a sketch that has as many."""
+        return samples * (self.each(problem) - xnystrace.XNYSTRACE.each(problem))
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
@@ -131,7 +138,7 @@ class XTrace(LeaveOneOut):
             return None
         only = replace(problem, needs=frozenset({("trace", a)}))
         trace = self.moments(only, replace(state, targets={}))["trace", a].value
-        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem))
+        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem), power=2)
 
 
 XTRACE = XTrace()
