@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ntkest
-from ntkest import choice
+from ntkest import prior
 from ntkest.report import demo, figures
 from ntkest.report.cli import main
 
@@ -409,7 +409,7 @@ def test_ctrl_c_in_the_exact_passes_falls_back_on_the_probes_before(folder, caps
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(choice, "_exact", stopped)
+    monkeypatch.setattr(prior, "exact", stopped)
     assert main(["report", "model.py:make", "--rtol", "1e-3"]) == 130
     printed = capsys.readouterr().out
     assert "Interrupted" in printed

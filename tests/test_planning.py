@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import ntkest
+from ntkest.estimators import XNYSTRACE
+from ntkest.inference import trace_of
+from ntkest.quantities import pose
 from tests import oracle
 
 
@@ -164,18 +167,19 @@ def test_auto_reaches_a_tolerance_on_either_side(shape, quantity):
 def test_auto_looks_before_the_pilot_is_complete():
     truth = oracle.effective_rank(np.diag(oracle.spectra(300)["flat"]))
     runs = [ntkest.effective_rank(dense("flat"), rtol=0.05, seed=seed) for seed in range(8)]
-    assert {e.passes for e in runs} == {8, 16}
+    assert {e.passes for e in runs} <= {8, 10, 12}
     assert all(e.converged and float(e) == pytest.approx(truth, rel=0.05) for e in runs)
 
 
-def test_auto_waits_for_xtrace_at_no_loss():
-    """The sketch grows until it has the samples that XTrace needs; all of them count in the end."""
+def test_auto_waits_for_xtrace_at_little_loss():
+    """The sketch grows until it has the samples that XTrace needs: from there on it is XTrace, as it ever was."""
     for seed in range(5):
         e = ntkest.frobenius_norm(dense("power-1"), rtol=0.02, seed=seed)
         assert e.converged
         if e.method == "xtrace":
-            fixed = ntkest.frobenius_norm(dense("power-1"), method="xtrace", passes=e.passes, seed=seed)
-            assert fixed.passes == e.passes == 4 * e.about["samples"]
+            passes = 4 * e.about["samples"]
+            fixed = ntkest.frobenius_norm(dense("power-1"), method="xtrace", passes=passes, seed=seed)
+            assert fixed.passes == passes <= e.passes <= 1.2 * passes
             assert float(e) == pytest.approx(float(fixed), rel=1e-10)
     assert e.method == "xtrace"
 
@@ -194,3 +198,41 @@ def test_an_interrupted_pilot_keeps_what_it_has(monkeypatch):
     e = ntkest.frobenius_norm(J, rtol=0.002, progress=stop)
     assert e.about["interrupted"] is True
     assert e.passes >= calls[1]
+
+
+@pytest.mark.parametrize(("shape", "rtol"), [((300, 300), 0.1), ((400, 1600), 0.3)])
+def test_half_a_sketch_is_enough_for_the_trace_of_a_flat_kernel(shape, rtol):
+    """The probes of the pilot count as one-sided ones, at one pass each, on whichever side they are."""
+    A = oracle.with_spectrum(np.linspace(1.2, 1, min(shape)), shape[0], 0, shape[1])
+    J = ntkest.from_jacobian(A)
+    e = ntkest.trace(J, rtol=rtol)
+    assert e.method == ("reverse" if shape[0] == shape[1] else "forward")
+    assert e.passes == e.about["samples"] == 4
+    assert float(e) == pytest.approx(np.trace(A @ A.T), rel=rtol)
+    more = ntkest.trace(J, rtol=rtol / 10, state=ntkest.trace(J, rtol=rtol, state=True).state)
+    assert more.method == e.method
+    assert more.converged
+    assert float(more) == pytest.approx(np.trace(A @ A.T), rel=rtol / 10)
+
+
+def test_probes_of_a_sketch_are_one_sided_ones():
+    """On the parameters' side they are forward's own; on the outputs' their mean is that of probes on a sphere."""
+    A = oracle.with_spectrum(1 / np.arange(1.0, 61), 60, 0, 600)
+    problem = pose(ntkest.from_jacobian(A), [trace_of(0)])
+    captured = XNYSTRACE.capture(problem, None, XNYSTRACE.draw(problem, 3, 0, 5))
+    captured = XNYSTRACE.capture(problem, captured, XNYSTRACE.draw(problem, 3, 5, 12))
+    estimator, state = XNYSTRACE.one_sided(problem, captured)
+    value = float(estimator.moments(problem, state)["trace", 0].value[0])
+    assert value == pytest.approx(float(ntkest.trace(ntkest.from_jacobian(A), method="forward", passes=12, seed=3)))
+    whole = XNYSTRACE.complete(problem, captured)
+    again = XNYSTRACE.extend(problem, None, XNYSTRACE.draw(problem, 3, 0, 12))
+    values = [float(XNYSTRACE.moments(problem, s)["trace", 0].value[0]) for s in (whole, again)]
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+
+    square = A[:, :60]
+    problem = pose(ntkest.from_jacobian(square), [trace_of(0)])
+    sketch = XNYSTRACE.extend(problem, None, XNYSTRACE.draw(problem, 0, 0, 40))
+    probes = np.asarray(sketch.probes) * (60**0.5 / np.linalg.norm(np.asarray(sketch.probes), axis=1))[:, None]
+    estimator, state = XNYSTRACE.one_sided(problem, sketch)
+    value = float(estimator.moments(problem, state)["trace", 0].value[0])
+    assert value == pytest.approx(np.mean(np.sum((probes @ square) ** 2, axis=1)), rel=1e-12)
