@@ -1,8 +1,8 @@
 """``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured.
 
 ``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks tolerance``
-runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, and ``python -m
-benchmarks sides`` maps which of them wins where.
+runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, ``python -m
+benchmarks sides`` maps which of them wins where, and ``python -m benchmarks overhead`` times what is not AD.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import estimators_page, report, sides_page, tolerance_page
+from . import estimators_page, overhead_page, report, sides_page, tolerance_page
 from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
@@ -43,6 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
 
         sides.main(given[1:])
         return
+    if given[:1] == ["overhead"]:
+        from . import overhead
+
+        overhead.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     passes = commands.add_parser("passes", help="32-probe traces against the best hand-written form")
@@ -58,12 +63,14 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("estimators", help="the contest with other libraries' estimators; has options of its own")
     commands.add_parser("tolerance", help="runs to a tolerance, and what they spend; has options of its own")
     commands.add_parser("sides", help="which estimator wins, by M/P and passes; has options of its own")
+    commands.add_parser("overhead", help="what estimators spend outside AD passes; has options of its own")
     table = commands.add_parser("table", help="the tables of a file of raw samples")
     table.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
-        pages = {"estimators": estimators_page, "sides": sides_page, "tolerance": tolerance_page}
+        pages = {"estimators": estimators_page, "overhead": overhead_page}
+        pages |= {"sides": sides_page, "tolerance": tolerance_page}
         page = pages.get(raw.get("benchmark"), report)
         sys.stdout.write(page.markdown(raw))
         return

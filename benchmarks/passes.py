@@ -26,7 +26,7 @@ def measure(
     """Run everything, each framework in a process of its own; the result is ready for JSON."""
     arguments = ["--pairs", str(pairs), "--rounds", str(rounds), "--threads", str(threads)]
     arguments += [word for case in cases for word in ("--case", case)]
-    found = {name: _child(threads, "-m", "benchmarks.worker", name, *arguments) for name in frameworks}
+    found = {name: child(threads, "-m", "benchmarks.worker", name, *arguments) for name in frameworks}
     return {
         "command": command,
         "pairs": pairs,
@@ -36,11 +36,11 @@ def measure(
         "results": [result for part in found.values() for result in part["results"]],
         "imports": {name: _imports(name, starts, threads) for name in IMPORTS if starts and _present(name, frameworks)},
         "first_result": {
-            name: [_child(threads, "-m", "benchmarks.first_result", name) for _ in range(starts)]
+            name: [child(threads, "-m", "benchmarks.first_result", name) for _ in range(starts)]
             for name in BACKENDS
             if starts and (name == "numpy" or name in frameworks)
         },
-        "compilations": _child(threads, "-m", "benchmarks.compilations") if "jax" in frameworks else None,
+        "compilations": child(threads, "-m", "benchmarks.compilations") if "jax" in frameworks else None,
     }
 
 
@@ -64,11 +64,11 @@ def _present(name: str, frameworks: Sequence[str]) -> bool:
 
 def _imports(name: str, starts: int, threads: int) -> list[float]:
     script = f"import time; start = time.perf_counter(); import {name}; print(time.perf_counter() - start)"
-    _child(threads, "-c", script)  # its files come from the disk only once
-    return [_child(threads, "-c", script) for _ in range(starts)]
+    child(threads, "-c", script)  # its files come from the disk only once
+    return [child(threads, "-c", script) for _ in range(starts)]
 
 
-def _child(threads: int, *arguments: str) -> Any:
+def child(threads: int, *arguments: str) -> Any:
     """What ``python *arguments`` prints last, as JSON, when it may use so many threads."""
     env = {**os.environ, **dict.fromkeys(POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
     cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_setaffinity") else None

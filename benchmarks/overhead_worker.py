@@ -1,0 +1,87 @@
+"""What a framework's runs spend outside AD passes: ``python -m benchmarks.overhead_worker FRAMEWORK``. Prints JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ntkest
+from ntkest.estimators.problem import Counted
+
+from .worker import threads, versions
+
+CASES = ("mlp", "gru")
+QUANTITIES = ("trace", "effective_rank")
+METHODS = ("reverse", "forward", "hutch++", "nystrom++", "xnystrace", "xtrace", "auto")
+BUDGETS = (32, 128)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("framework", choices=("torch", "jax"))
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args()
+    if options.framework == "torch":
+        importlib.import_module("torch").set_num_threads(options.threads)
+    watch = Stopwatch(options.framework)
+    cells = [cell for case in CASES for cell in measured(watch, options.framework, case, options.runs)]
+    print(json.dumps({"cells": cells, "versions": versions(options.framework), "threads": threads(options.framework)}))
+
+
+class Stopwatch:
+    """Seconds inside the maps over probes: from the call until what it returns is there."""
+
+    def __init__(self, framework: str) -> None:
+        self.seconds = 0.0
+        ready = importlib.import_module("jax").block_until_ready if framework == "jax" else lambda result: result
+        for name in ("map_jvp", "map_vjp"):
+            setattr(Counted, name, self._timed(getattr(Counted, name), ready))
+
+    def _timed(self, method: Callable[..., Any], ready: Callable[[Any], Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            start = time.perf_counter()
+            result = ready(method(*arguments, **keywords))
+            self.seconds += time.perf_counter() - start
+            return result
+
+        return timed
+
+
+def measured(watch: Stopwatch, framework: str, case: str, runs: int) -> list[dict[str, Any]]:
+    """A cell a quantity, method and budget: seconds of each run, and those of them inside AD passes."""
+    J = linearized(framework, case)
+    cells = []
+    for quantity in QUANTITIES:
+        for method in METHODS:
+            for passes in BUDGETS:
+                print(f"{framework}, {case}, {quantity}, {method}, {passes} ...", file=sys.stderr, flush=True)
+                total, inside, spent = [], [], 0
+                for run in range(runs + 1):
+                    watch.seconds, start = 0.0, time.perf_counter()
+                    estimate = getattr(ntkest, quantity)(J, method=method, passes=passes, seed=run)
+                    float(estimate.value), float(estimate.std_error)
+                    if run:  # the first compiles
+                        total.append(time.perf_counter() - start)
+                        inside.append(watch.seconds)
+                        spent = estimate.passes
+                where = {"framework": framework, "case": case, "quantity": quantity, "method": method}
+                cells.append({**where, "passes": spent, "budget": passes, "seconds": total, "inside": inside})
+    return cells
+
+
+def linearized(framework: str, case: str) -> Any:
+    """The model of the benchmark of passes, as one whose examples are not known: for passes that all models have."""
+    model = importlib.import_module(f".models_{framework}", __package__).MODELS[case]()
+    if framework == "torch":
+        return ntkest.linearize(model.module, model.x, output=model.output, batch_axis=None)
+    return ntkest.linearize(model.function, model.params, model.x, batch_axis=None)
+
+
+if __name__ == "__main__":
+    main()
