@@ -33,7 +33,7 @@ FORMS: Mapping[str, Callable[[Spectrum, float], Errors]] = {
 
 def spectra_of(problem: Problem, estimator: XNysTrace | XTrace, state: Any) -> list[Spectrum]:
     """A likeness of the spectrum of each kernel of which a sketch has not all of the range: none if it has them all."""
-    sketches = [estimator.sketch(problem, state, a) for a in range(len(problem.kernels))]
+    sketches = [estimator.sketch(problem, state, a) for a in problem.indices]
     return [fit(sketch) for sketch in sketches if sketch is not None]
 
 

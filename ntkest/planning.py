@@ -12,10 +12,10 @@ from .columns import aligned
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, Estimator, Problem
 from .estimators.hutchinson import push
 from .estimators.perexample import probe_bytes
-from .estimators.sketches import dimension, most_samples, pull
+from .estimators.sketches import LeaveOneOut, dimension, most_samples, pull
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, trace_of
 from .linearization import InvalidTypeError, InvalidValueError, Linearization, UnsupportedModeError, number
-from .outlook import CONFIDENCE, FORMS, SKETCH, error_of, samples_for, spectra_of
+from .outlook import CONFIDENCE, ENDLESS, FORMS, SKETCH, error_of, samples_for, spectra_of
 from .probes import check_seed
 from .quantities import pose
 
@@ -39,10 +39,8 @@ KEPT: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "hutch++": ((1, 0), (1.5, 1)),
     "hutch++jv": ((1, 0), (1.5, 1)),
     "nystrom++": ((0.5, 0.5), (0.5, 0.5)),
-    "xnystrace": ((2, 2), (2, 2)),
-    "xtrace": ((3, 1), (4, 0)),
 }
-"""Vectors that a sample keeps, of outputs and of parameters: for traces alone, and with norms."""
+"""Vectors that a sample keeps, of outputs and of parameters: for traces alone, and with norms. Sketches know theirs."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +156,8 @@ def plan(
         raise InvalidValueError("centring leaves nothing of a single output, so there is nothing to plan")
     seed = check_seed(seed)
     both = pose(J, [effective_rank_of(0)], centered=centered, memory=memory, chunk=chunk)
+    if SKETCH.samples(both, ENDLESS) < min(PILOT, most_samples(both)):
+        raise InvalidValueError(f"memory={both.memory} bytes have no room for the {PILOT} samples of a pilot")
     state = SKETCH.extend(both, None, SKETCH.draw(both, seed, 0, PILOT))
     spectra = spectra_of(both, SKETCH, state)
     seconds = _seconds(both, state)
@@ -193,8 +193,10 @@ def _prospect(
 ) -> Prospect:
     passes = estimator.passes(problem, samples)
     vjps, jvps = _modes(problem, estimator, samples, passes)
-    traces, norms = KEPT[estimator.name]
-    outputs, parameters = norms if problem.wants("square") else traces
+    kept: tuple[float, float] = (
+        estimator.kept(problem) if isinstance(estimator, LeaveOneOut) else KEPT[estimator.name][problem.wants("square")]
+    )
+    outputs, parameters = kept
     itemsize = problem.kernels[0].J.xp.finfo(problem.kernels[0].J.outputs.dtype).bits // 8
     size = samples * itemsize * (outputs * problem.size + parameters * problem.parameters(0))
     if estimator is BY_EXAMPLE and problem.wants("square"):

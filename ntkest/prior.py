@@ -36,7 +36,7 @@ def prior(problem: Problem, probes: Probes | None = None) -> tuple[Estimator, st
         return REVERSE, "reverse: the probes given are cotangents"
     if _by_example_pays(problem):
         return BY_EXAMPLE, f"{BY_EXAMPLE.name}: its samples have no noise between examples"
-    parameters = min(problem.parameters(a) for a in range(len(problem.kernels)))
+    parameters = min(problem.parameters(a) for a in problem.indices)
     if not problem.has("jvp"):
         return REVERSE, "reverse: there is no JVP"
     if not problem.has("vjp"):

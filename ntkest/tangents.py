@@ -61,6 +61,11 @@ def group_parameters(names: Sequence[str], by: str | None) -> Groups:
     return Groups(layers, tuple(layers.index(owner) for owner in owners))
 
 
+def join(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
+    """Rows of both, block by block."""
+    return new if old is None else tuple(xp.concat(pair, axis=0) for pair in zip(old, new, strict=True))
+
+
 @dataclass(frozen=True)
 class SquareNorms:
     """Maps images, blocks (c, P_l) or one array (c, M), to their squared norms by part, (c, parts).

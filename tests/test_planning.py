@@ -77,6 +77,7 @@ def test_a_kernel_that_the_pilot_has_all_of_is_no_trouble():
         ({"rtol": "a"}, "rtol="),
         ({"quantity": "norm"}, "quantity="),
         ({"memory": "lots"}, "memory="),
+        ({"memory": 50_000}, "no room for the 8 samples"),
         ({"seed": -1}, "seed="),
     ],
 )

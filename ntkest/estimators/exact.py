@@ -86,7 +86,7 @@ def _row_tiles(problem: Problem, images: _Images, sums: _Sums) -> None:
     pairs = [key for key in problem.needs if key[0] in ("square", "cross")]
     if not pairs:
         return
-    xp, kernels = problem.xp, range(len(problem.kernels))
+    xp, kernels = problem.xp, problem.indices
     chunks = images.chunks(0)
     for i, left in enumerate(chunks):
         lefts = [images.get(a, left) for a in kernels]
@@ -229,7 +229,7 @@ def _fits(problem: Problem, mode: str) -> bool:
 
 def _cost(problem: Problem, mode: str) -> int:
     """Passes of a run: every image once where images are kept or only traces are wanted, else tile by tile."""
-    kernels = range(len(problem.kernels))
+    kernels = problem.indices
     weight: list[int] = [k.J.passes_per_jvp if mode == "jvp" else 1 for k in problem.kernels]
     once: list[int] = [sum(stop - start for _, start, stop in _chunks(problem, mode, a)) for a in kernels]
     pairs = [key for key in problem.needs if key[0] in ("square", "cross")]

@@ -63,7 +63,7 @@ class Hutchinson:
         signs = probes.cotangents
         assert signs is not None
         count = leading(signs)
-        each = max(problem.parameters(a) for a in range(len(problem.kernels)))
+        each = max(problem.parameters(a) for a in problem.indices)
         step = max(1, min(count, problem.memory // (4 * (each + problem.rows * problem.size))))
         samples = dict(state.samples)
         for start in range(0, count, step):
@@ -76,7 +76,7 @@ class Hutchinson:
         xp = problem.xp
         samples: dict[Key, Array] = {}
         images = []
-        for a in range(len(problem.kernels)):
+        for a in problem.indices:
             norms, rows = apply_kernel(problem, a, bits)
             images.append(rows)
             samples["trace", a] = norms

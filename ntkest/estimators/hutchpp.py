@@ -174,7 +174,7 @@ def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[t
     """‖J_lᵀQ‖_F² for all kernels, and KQ where products are wanted."""
     xp, cotangents = problem.xp, _as_cotangents(problem, basis)
     if problem.pairs:
-        both = [apply_kernel(problem, a, cotangents) for a in range(len(problem.kernels))]
+        both = [apply_kernel(problem, a, cotangents) for a in problem.indices]
         return tuple(xp.sum(norms, axis=0) for norms, _ in both), tuple(images for _, images in both)
     count = leading(basis)
     norms = []
@@ -201,7 +201,7 @@ def _known(problem: Problem, state: State, a: int, b: int) -> Array:
 def _most_columns(problem: Problem) -> int:
     """The largest rank that the kernels can have together, but at least 1."""
     space = problem.size if problem.centre is None else problem.centre.rank
-    return max(1, min(space, sum(problem.parameters(a) for a in range(len(problem.kernels)))))
+    return max(1, min(space, sum(problem.parameters(a) for a in problem.indices)))
 
 
 def _orthonormalise(problem: Problem, old: Array | None, columns: Array) -> Array:

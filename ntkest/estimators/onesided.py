@@ -105,12 +105,12 @@ class OneSided:
         return state
 
     def _extend_norms(self, problem: Problem, state: State, probes: Probes) -> State:
-        norms = [push_norms(problem, a, self.mode, probes) for a in range(len(problem.kernels))]
+        norms = [push_norms(problem, a, self.mode, probes) for a in problem.indices]
         return replace(state, norms=append(state.norms, norms))
 
     def _extend_window(self, problem: Problem, state: State, probes: Probes) -> State:
         """Pair new images with each other and with those of the open window."""
-        kernels = range(len(problem.kernels))
+        kernels = problem.indices
         images = tuple(push_images(problem, a, self.mode, probes) for a in kernels)
         grams = tuple(row_gram(problem, a, self.mode) for a in kernels)
         keys = tuple(sorted(key for key in problem.needs if key[0] in ("square", "cross")))

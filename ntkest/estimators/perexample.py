@@ -123,7 +123,7 @@ class ByExample:
         if units is not None and before + given >= units:
             return replace(state, known={**state.known, **_all_traces(problem, units)})
         if units is not None:
-            return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
+            return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in problem.indices]))
         window, start = _window(problem), 0
         while start < given:
             if sum(state.lengths) >= window:
@@ -137,8 +137,8 @@ class ByExample:
 
     def _extend_window(self, problem: Problem, state: State, signs: Array) -> State:
         """Products between the gradients of all examples for each new probe, and within examples across probes."""
-        images = tuple(_images(problem, a, signs) for a in _kernels(problem))
-        grams = tuple(problem.parameter_gram(a) for a in _kernels(problem))
+        images = tuple(_images(problem, a, signs) for a in problem.indices)
+        grams = tuple(problem.parameter_gram(a) for a in problem.indices)
         keys = tuple(sorted(key for key in problem.needs if key[0] in ("square", "cross")))
         before = [state.within.get(key, PairSums()) for key in keys]
         old = tuple((sums.open(len(state.window)), sums.total) for sums in before)
@@ -345,7 +345,3 @@ def probe_bytes(problem: Problem) -> int:
 def _window(problem: Problem) -> int:
     """Probes whose images fit in the memory budget together, at least two."""
     return max(2, problem.memory // probe_bytes(problem))
-
-
-def _kernels(problem: Problem) -> range:
-    return range(len(problem.kernels))

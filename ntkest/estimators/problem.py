@@ -130,6 +130,11 @@ class Problem:
         return math.prod(self.kernels[0].J.outputs.shape)
 
     @property
+    def indices(self) -> range:
+        """Of the kernels."""
+        return range(len(self.kernels))
+
+    @property
     def rows(self) -> int:
         """Length of every moment: the whole, and the parts if there are any."""
         return 1 + len(self.groups.names)

@@ -35,7 +35,7 @@ def dimension(problem: Problem) -> int:
 
 def most_samples(problem: Problem) -> int:
     """The largest rank that any of the kernels can have, after which there is nothing left to sample."""
-    return max(1, min(dimension(problem), max(problem.parameters(a) for a in range(len(problem.kernels)))))
+    return max(1, min(dimension(problem), max(problem.parameters(a) for a in problem.indices)))
 
 
 def fitting_samples(problem: Problem, outputs: int, parameters: int) -> int:
@@ -129,11 +129,6 @@ def grow_basis(xp: ModuleType, basis: Blocks | None, r: Array | None, blocks: Bl
         return fresh, corner
     below = xp.concat([beside_old.T * 0, corner], axis=1)
     return fresh, xp.concat([xp.concat([r, beside_old], axis=1), below], axis=0)
-
-
-def join(xp: ModuleType, old: Blocks | None, new: Blocks) -> Blocks:
-    """Rows of both."""
-    return new if old is None else tuple(xp.concat(pair, axis=0) for pair in zip(old, new, strict=True))
 
 
 def grow_products(

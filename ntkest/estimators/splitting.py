@@ -23,7 +23,7 @@ from types import ModuleType
 from ..linearization import Array, Blocks, Expand, eps, identity, leading
 from ..probes import cotangent_expander
 from ..tallskinny import extend_basis, separate
-from ..tangents import Gram, SquareNorms
+from ..tangents import Gram, SquareNorms, join
 from .images import OutputImages, image_bytes
 from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
@@ -92,7 +92,7 @@ def add_columns(problem: Problem, state: State, sketch: Array) -> State:
         images.append(_push(problem, a, bases[a]))
     pulled = _pull(problem, images)
     if have:
-        bases = [_joined(xp, *pair, axis=0) for pair in zip(state.bases, bases, strict=True)]
+        bases = [join(xp, *pair) for pair in zip(state.bases, bases, strict=True)]
         images = [xp.concat(pair, axis=1) for pair in zip(state.images, images, strict=True)]
         pulled = {key: state.pulled[key] + norms for key, norms in pulled.items()}
     return replace(state, bases=tuple(bases), triangles=tuple(triangles), images=tuple(images), pulled=pulled)
@@ -105,7 +105,7 @@ def add_probes(problem: Problem, state: State, signs: Array) -> State:
         return state
     state = replace(state, signs=signs if state.signs is None else problem.xp.concat([state.signs, signs], axis=0))
     if not _pulls(problem):
-        return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in _kernels(problem)]))
+        return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in problem.indices]))
     most = _window(problem)
     while start < given:
         used = leading(state.window[0]) if state.window else 0
@@ -259,7 +259,7 @@ def _extend(xp: ModuleType, old: Blocks | None, images: Blocks) -> tuple[Blocks,
     own = xp.astype(gram(others, others)[0, ...], dtype, copy=False)
     above = xp.concat([triangle, inside], axis=1)
     triangle = xp.concat([above, xp.concat([inside.T, own], axis=1) * 0.0], axis=0)
-    return _joined(xp, q, tuple(b * 0.0 for b in others), axis=0), across, triangle
+    return join(xp, q, tuple(b * 0.0 for b in others)), across, triangle
 
 
 def _push(problem: Problem, a: int, basis: Blocks) -> Array:
@@ -304,7 +304,7 @@ def _extend_window(problem: Problem, state: State, signs: Array) -> State:
         gram, diagonal = step(old, pulled)
         grams.append(gram)
         norms.append(diagonal)
-        images.append(_joined(problem.xp, state.window[a], pulled, axis=0) if state.window else pulled)
+        images.append(join(problem.xp, state.window[a] if state.window else None, pulled))
     closed = state.grams[:-1] if state.window else state.grams
     return replace(state, grams=(*closed, tuple(grams)), window=tuple(images), norms=append(state.norms, norms))
 
@@ -322,10 +322,6 @@ def _border(xp: ModuleType, gram: Gram, old: tuple[Array, Blocks] | None, images
     return xp.concat([top, bottom], axis=1), diagonal
 
 
-def _kernels(problem: Problem) -> range:
-    return range(len(problem.kernels))
-
-
 def _pulls(problem: Problem) -> list[tuple[int, int]]:
     """The pairs (a, b) of which ‖J_bᵀZ_a‖_F² is needed."""
     pairs = {(key[1], key[-1]) for key in problem.needs if key[0] in ("square", "cross")}
@@ -335,7 +331,3 @@ def _pulls(problem: Problem) -> list[tuple[int, int]]:
 def _window(problem: Problem) -> int:
     """Probes whose images fit in half of the memory budget together, at least two."""
     return max(2, problem.memory // 2 // max(1, sum(image_bytes(problem, "vjp"))))
-
-
-def _joined(xp: ModuleType, left: Blocks, right: Blocks, axis: int) -> Blocks:
-    return tuple(xp.concat(pair, axis=axis) for pair in zip(left, right, strict=True))

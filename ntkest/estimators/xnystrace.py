@@ -25,6 +25,7 @@ import numpy as np
 from ..forecast import Sketch
 from ..linearization import Array, Blocks, accumulator, leading, numbers
 from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
+from ..tangents import join
 from . import onesided
 from .hutchinson import push
 from .images import OutputImages
@@ -38,7 +39,6 @@ from .sketches import (
     dimension,
     grow_basis,
     grow_products,
-    join,
     most_samples,
     pull,
     ritz_values,
@@ -120,7 +120,7 @@ class XNysTrace(LeaveOneOut):
             everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
             state, omega = replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
         bases, factors = [], []
-        for a in range(len(problem.kernels)):
+        for a in problem.indices:
             images = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
             basis, factor = (state.bases[a], state.factors[a]) if state.bases else (None, None)
             if waiting is not None:

@@ -19,6 +19,7 @@ from types import ModuleType
 from ..forecast import Sketch
 from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
+from ..tangents import join
 from . import xnystrace
 from .hutchinson import apply_kernel
 from .leaveout import Factor
@@ -31,7 +32,6 @@ from .sketches import (
     dimension,
     grow_basis,
     grow_products,
-    join,
     most_samples,
     pull,
     ritz_values,
@@ -94,7 +94,7 @@ class XTrace(LeaveOneOut):
             state = State(targets=target_moments(problem))
         have = 0 if state.probes is None else state.probes.shape[0]
         everything, _ = add_probes(problem, state.probes, probes.cotangents)
-        results = [_apply(problem, a, everything[have:, :]) for a in range(len(problem.kernels))]
+        results = [_apply(problem, a, everything[have:, :]) for a in problem.indices]
         energies = tuple(energy for energy, _ in results)
         return _grown(problem, state, everything, energies, tuple((image,) for _, image in results))
 
@@ -148,7 +148,7 @@ def _grown(
     problem: Problem, state: State, probes: Array, energies: tuple[Array, ...], images: tuple[Blocks, ...]
 ) -> State:
     """The state with all `probes`, given ω_iᵀKω_i and Kω_i of the new ones."""
-    xp, kernels = problem.xp, range(len(problem.kernels))
+    xp, kernels = problem.xp, problem.indices
     weights = state.weights or tuple(_weight(problem, image) for (image,) in images)
     summed = images[0][0] * weights[0]
     for (image,), weight in zip(images[1:], weights[1:], strict=True):

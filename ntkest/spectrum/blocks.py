@@ -33,11 +33,6 @@ def subtract(xp: ModuleType, rows: Blocks, coefficients: Array, others: Blocks) 
     return tuple(a - b for a, b in zip(rows, combine(xp, coefficients, others), strict=True))
 
 
-def join(xp: ModuleType, left: Blocks, right: Blocks) -> Blocks:
-    """The vectors of both."""
-    return tuple(xp.concat([a, b], axis=0) for a, b in zip(left, right, strict=True))
-
-
 def factor(xp: ModuleType, rows: Blocks) -> tuple[Blocks, Array]:
     """Orthonormal rows Q and the factor F (k, k) with rows = F Q; for at most as many vectors as they have entries."""
     q, r = orthonormalise(xp, rows)

@@ -20,7 +20,7 @@ from ..linearization import (
 from ..probes import check_seed
 from ..quantities import setting
 from ..sampling import Plan, progress_of
-from .blocks import join
+from ..tangents import join
 from .krylov import block_size, krylov
 from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator
 from .whole import Found, exact, exact_passes

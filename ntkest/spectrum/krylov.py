@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..linearization import Blocks, InvalidValueError
-from .blocks import factor, join
+from ..tangents import join
+from .blocks import factor
 from .golub_kahan import GolubKahan, Ritz, orthonormal
 from .sides import ROUNDING, Operator
 from .whole import Found
