@@ -109,12 +109,13 @@ def separate(xp: ModuleType, blocks: Blocks, start: int = 0) -> Blocks:
     length = (square + 1e3 * float(xp.finfo(dtype).smallest_normal)) ** 0.5
     period = start + m
     teeth = length * eps(xp, blocks[0]) ** (2 / 3) * math.sqrt(period / total)
-    comb = beside(xp, np.arange(start, start + m), blocks[0], xp.int32)
     first, out = 0, []
     for block in blocks:
-        places = xp.arange(first, first + block.shape[1], dtype=xp.int32, device=device(block)) % period
-        out.append(block + teeth * xp.astype(places[None, :] == comb[:, None], dtype))
-        first = (first + block.shape[1]) % period
+        comb = np.roll(np.eye(m, period, start), -first, axis=1)
+        size = block.shape[1]
+        repeated = xp.tile(teeth * beside(xp, comb, block, dtype), (1, -(-size // period)))
+        out.append(block + repeated[:, :size])
+        first = (first + size) % period
     return tuple(out)
 
 

@@ -106,8 +106,8 @@ def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[
 def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ...]:
     """J g for the whole and J_l g_l for each part, (c, M) each, with g = `pulled` scaled by 2**-exponent once more."""
     kernel, xp = problem.kernels[a], problem.xp
-    scale, params = 2.0 ** -problem.exponents[a], kernel.J.params
-    scaled = tuple(xp.astype(block * scale, p.dtype, copy=False) for block, p in zip(pulled, params, strict=True))
+    pairs = zip(pulled, kernel.J.params, strict=True)
+    scaled = tuple(xp.astype(problem.scaled(a, block), p.dtype, copy=False) for block, p in pairs)
     reduce = OutputImages(xp, problem.centre)
     parts = []
     for part in range(problem.groups.count):

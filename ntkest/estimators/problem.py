@@ -174,8 +174,12 @@ class Problem:
         """What `map_vjp` of kernel a takes: packed signs and how to expand them, or ready cotangents, scaled."""
         if self.xp.isdtype(probes.dtype, "real floating"):
             ready = probes if self.centre is None else self.centre(self.xp, probes)
-            return ready * 2.0 ** -self.exponents[a], None
+            return self.scaled(a, ready), None
         return probes, cotangent_expander(self.kernels[a].J, self.exponents[a], self.centre)
+
+    def scaled(self, a: int, rows: Array) -> Array:
+        """Times 2**-exponent; most exponents are 0, and then the rows are not written anew."""
+        return rows * 2.0 ** -self.exponents[a] if self.exponents[a] else rows
 
     def parameter_gram(self, a: int) -> Gram:
         """Inner products of parameter-side images of kernel a, by part."""
@@ -254,7 +258,7 @@ def target_moments(problem: Problem) -> dict[Key, Moment]:
     for a, kernel in enumerate(problem.kernels):
         if ("target", a) in problem.needs:
             assert problem.target is not None
-            cotangent = problem.target * 2.0 ** -problem.exponents[a]
+            cotangent = problem.scaled(a, problem.target)
             norms = kernel.map_vjp(problem.parameter_norms(a), cotangent, None, 1)
             share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
             moments["target", a] = Moment(share(norms, problem.target_norm))

@@ -21,7 +21,7 @@ DEPENDENT = 1e-10
 EXHAUSTED = 100.0
 """Rounding errors, relative to the longest image, below which what an image adds to a basis is noise."""
 
-SYMMETRIC_FROM = 32
+SYMMETRIC_FROM = 128
 """From this many rows on, half of a Gram matrix is worth two smaller products."""
 
 Triple = tuple[Array, Array, Array]

@@ -265,8 +265,8 @@ def _extend(xp: ModuleType, old: Blocks | None, images: Blocks) -> tuple[Blocks,
 def _push(problem: Problem, a: int, basis: Blocks) -> Array:
     """Zᵀ (parts, n, M): J_l Q_l for each part, a JVP each."""
     kernel, xp = problem.kernels[a], problem.xp
-    scale, part_of = 2.0 ** -problem.exponents[a], problem.part_of(a)
-    ready = [xp.astype(q * scale, p.dtype, copy=False) for q, p in zip(basis, kernel.J.params, strict=True)]
+    pairs, part_of = zip(basis, kernel.J.params, strict=True), problem.part_of(a)
+    ready = [xp.astype(problem.scaled(a, q), p.dtype, copy=False) for q, p in pairs]
     parts = []
     for part in range(problem.groups.count):
         tangents = tuple(q if owner == part else q * 0.0 for q, owner in zip(ready, part_of, strict=True))
