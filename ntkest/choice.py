@@ -32,6 +32,10 @@ ENOUGH = 8
 """Samples from which on an error bar corrects a forecast."""
 
 
+CLEARLY = 1.3
+"""The factor in error by which XTrace must beat XNysTrace, which draws more samples beyond those that were seen."""
+
+
 def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None) -> Outcome:
     """Spend what the plan allows, from the start or from where a run has stopped."""
     if plan.method == EXACT.name and run is None:
@@ -105,8 +109,14 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         }
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
             seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, sketch), SKETCH.name))
-            errors[SKETCH.name] *= seen / error_of(problem, spectra, SKETCH, have)
-    if adoptable and errors[XTRACE.name] < errors[SKETCH.name] and XTRACE.fewest <= have <= samples[XTRACE.name]:
+            off = seen / error_of(problem, spectra, SKETCH, have)
+            errors[SKETCH.name] *= off
+            errors[XTRACE.name] *= max(off, 1.0)
+    if (
+        adoptable
+        and CLEARLY * errors[XTRACE.name] < errors[SKETCH.name]
+        and XTRACE.fewest <= have <= samples[XTRACE.name]
+    ):
         adopted = XTRACE.adopt(problem, sketch, have)
         return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(XTRACE.name, errors, have))
     if nystrom > have:

@@ -32,12 +32,18 @@ ROUNDS = 2
 CAPTURED = 0.5
 """... by a factor of no more than its inverse."""
 
-HEAVY = 2.5
-"""What the error of XTrace's norm comes to beside what it would be if all projections left the same, measured."""
+HEAVY = 2.0
+"""The factor by which the error of XTrace's norm is larger yet, for rare and large misses: measured."""
 
 APART = 0.25
 """The errors of the trace and of the square cancel in the rank as far as they come from the same probes: at most to
 this share of what they would come to independently, measured."""
+
+GAP = 5.0
+"""The factor between two Ritz values that a smooth spectrum does not show, ..."""
+
+BEHIND = 3
+"""... with so many of them behind it."""
 
 BISECTIONS = 45
 """Halvings of the interval in which γ is sought."""
@@ -83,6 +89,8 @@ class Left:
     """What E ‖R‖_F² has beside Σ rest²."""
     middle: float
     """The eigenvalues that it comes from."""
+    fourth: float
+    """What E ‖R²‖_F² has beside Σ rest⁴, were all of `mixed` from a few directions that are missed at random."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class Spectrum:
         border = float(self.counts @ (rest * a))
         mixed = border**2 / max(q - float(self.counts @ a**2), 1e-9)
         middle = float(self.counts @ (self.values * rest * a)) / max(border, 1e-300)
-        return Left(rest, mixed, middle)
+        return Left(rest, mixed, middle, mixed**3 / max(border**2, 1e-300))
 
     def residual(self, q: float, power: int) -> tuple[float, float, float]:
         """E tr R, E ‖R‖_F² and the participation ratio of R², for q samples."""
@@ -132,21 +140,21 @@ class Spectrum:
         """From q XNysTrace samples."""
         left = self.left_by(q - 1, 1)
         change, slope = 2 * self.values * left.rest - left.rest**2, 2 * left.middle
-        return self._errors(q, left, change, slope, 1.0)
+        return self._errors(q, left, change, slope, 0.0)
 
     def range(self, q: float) -> Errors:
         """From q XTrace samples."""
         left = self.left_by(q - 1, 2)
-        return self._errors(q, left, left.rest**2, left.middle, HEAVY)
+        return self._errors(q, left, left.rest**2, left.middle, HEAVY**2 * left.fourth)
 
-    def _errors(self, q: float, left: Left, change: np.ndarray, slope: float, heavy: float) -> Errors:
+    def _errors(self, q: float, left: Left, change: np.ndarray, slope: float, more: float) -> Errors:
         """Where the same probes measure what is left of the trace and `change` of the square."""
 
         def error(form: np.ndarray, mixed: float) -> float:
             square = float(self.counts @ form**2) + mixed
             return self.fluctuation(float(self.counts @ form), square, q, self.dimension - q + 1)
 
-        trace, square = error(left.rest, left.mixed) / self.trace, heavy * error(change, 0.0) / self.square
+        trace, square = error(left.rest, left.mixed) / self.trace, error(change, more) / self.square
         both = 2 * left.rest / self.trace - change / self.square
         together = error(both, left.mixed * (2 / self.trace - slope / self.square) ** 2)
         return Errors(trace, square, max(together, APART * math.hypot(2 * trace, square)))
@@ -179,16 +187,28 @@ class Spectrum:
 
 def fit(sketch: Sketch) -> Spectrum:
     """The upper half of the Ritz values, each over the share of it that the sketch captures, and the tail that fits."""
-    ritz = sketch.ritz[: max(1, (sketch.samples + 1) // 2)]
-    spectrum = _with_tail(sketch, ritz)
-    for _ in range(ROUNDS):
-        captured = spectrum.leverages(sketch.samples, sketch.power)[: len(ritz)]
-        spectrum = _with_tail(sketch, ritz / np.maximum(captured, CAPTURED))
+    count, gap = _plain(sketch.ritz)
+    head = ritz = sketch.ritz[:count]
+    for last in range(ROUNDS + 1):
+        spectrum = _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1])
+        if last < ROUNDS:
+            captured = spectrum.leverages(sketch.samples, sketch.power)[:count]
+            head = ritz / np.maximum(captured, CAPTURED)
     return spectrum
 
 
-def _with_tail(sketch: Sketch, head: np.ndarray) -> Spectrum:
-    """Of all tails with the mass that is left by this head the one that fits best."""
+def _plain(ritz: np.ndarray) -> tuple[int, bool]:
+    """How many Ritz values are eigenvalues, about: the upper half, or all above a gap; and if there is one."""
+    half, most = max(1, (len(ritz) + 1) // 2), len(ritz) - BEHIND
+    if most < half:
+        return half, False
+    ratios = ritz[half - 1 : most] / ritz[half : most + 1]
+    widest = int(np.argmax(ratios))
+    return (half + widest, True) if ratios[widest] > GAP else (half, False)
+
+
+def _with_tail(sketch: Sketch, head: np.ndarray, edge: float) -> Spectrum:
+    """Of all tails with the mass that is left by this head the one that fits best, and goes on from `edge`."""
     h, rest = len(head), max(sketch.trace - float(head.sum()), 0.0)
     tails = sketch.dimension - h
     if tails <= 0 or rest <= 1e-9 * sketch.trace:
@@ -201,7 +221,7 @@ def _with_tail(sketch: Sketch, head: np.ndarray) -> Spectrum:
     tail = shapes * (rest / (shapes @ counts))[:, None]
     values = np.concatenate([np.broadcast_to(head, (len(tail), h)), tail], axis=1)
     counts = np.concatenate([np.ones(h), counts])
-    jump = np.log(np.maximum(tail[:, 0], 1e-300) / head[-1])
+    jump = np.log(np.maximum(tail[:, 0], 1e-300) / edge)
     misfit = (0.5 * np.maximum(jump, 0.0)) ** 2 + (0.1 * np.minimum(jump, 0.0)) ** 2
     if sketch.residual is not None:
         least = 1e-30 * sketch.trace**2
