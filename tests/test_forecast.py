@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import ntkest
+from ntkest.estimators import XNYSTRACE
 from ntkest.forecast import Sketch, Spectrum, fit
+from ntkest.inference import trace_of
+from ntkest.quantities import pose
 from tests import oracle
 
 N = 200
@@ -27,6 +30,44 @@ def test_errors_on_a_known_spectrum_are_those_of_many_seeds(name, method):
     samples = {"reverse": 48, "xnystrace": 24, "xtrace": 16}[method]
     forecast = FORMS[method](known(values), samples).trace
     assert 0.5 < forecast / np.sqrt(np.mean((runs / values.sum() - 1) ** 2)) < 2
+
+
+@pytest.mark.parametrize("samples", [8, 20])
+@pytest.mark.parametrize("method", ["xnystrace", "xtrace"])
+@pytest.mark.parametrize("name", ["exponential", "power-1", "power-2", "flat"])
+def test_errors_of_norms_and_ranks_are_those_of_many_seeds(name, method, samples):
+    """Within a factor of 4: those of a norm come from rare large misses, those of a rank cancel in part."""
+    values = oracle.spectra(N)[name]
+    J = ntkest.from_jacobian(oracle.with_spectrum(values, N))
+    errors = FORMS[method](known(values), samples)
+    passes = samples * (2 if method == "xnystrace" else 4)
+    for quantity, forecast in (("frobenius_norm", errors.square / 2), ("effective_rank", errors.rank)):
+        truth = getattr(oracle, quantity)(np.diag(values))
+        runs = [float(getattr(ntkest, quantity)(J, method=method, passes=passes, seed=s)) for s in range(60)]
+        assert 1 / 4 < forecast / np.sqrt(np.mean((np.array(runs) / truth - 1) ** 2)) < 4, quantity
+
+
+def sketched(values, samples, seed=0):
+    problem = pose(ntkest.from_jacobian(oracle.with_spectrum(values, len(values))), [trace_of(0)])
+    return XNYSTRACE.sketch(problem, XNYSTRACE.extend(problem, None, XNYSTRACE.draw(problem, seed, 0, samples)), 0)
+
+
+def test_a_fit_sees_a_gap_that_the_sketch_has_crossed():
+    """Ten large eigenvalues and many small ones, from 16 samples, of which the upper half shows no gap."""
+    values = np.where(np.arange(N) < 10, 1.0, 1e-4)
+    spectrum = fit(sketched(values, 16))
+    large = spectrum.values > 0.1
+    assert spectrum.counts[large].sum() == 10
+    np.testing.assert_allclose(spectrum.values[large], 1.0, rtol=0.3)
+    assert spectrum.counts[~large] @ spectrum.values[~large] < 0.1
+
+
+def test_the_head_makes_good_what_the_sketch_misses():
+    """The needs of the fit are those of the truth, on average over sketches."""
+    values = oracle.spectra(N)["power-1"]
+    wanted = known(values).range(20).trace
+    found = [fit(sketched(values, 24, seed)).range(20).trace for seed in range(10)]
+    assert 0.8 < np.median(found) / wanted < 1.25
 
 
 def test_no_projection_leaves_more_than_a_smaller_one():
