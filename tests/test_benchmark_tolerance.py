@@ -8,14 +8,14 @@ from benchmarks import __main__, tolerance, tolerance_page
 
 
 def test_it_runs_and_makes_its_page(tmp_path, capsys):
-    arguments = ["tolerance", "--seeds", "5", "--named", "2", "--size", "80", "--only", "rank-5", "spiked"]
+    arguments = ["tolerance", "--seeds", "5", "--named", "2", "--size", "80", "--only", "rank-5", "half-rank"]
     __main__.main([*arguments, "--folder", str(tmp_path)])
     raw = json.loads((tmp_path / "tolerance.json").read_text())
     page = (tmp_path / "tolerance.md").read_text()
     assert page == tolerance_page.markdown(raw)
     __main__.main(["table", str(tmp_path / "tolerance.json")])
     assert page in capsys.readouterr().out
-    assert raw["held_out"] == ["spiked"]
+    assert raw["held_out"] == ["half-rank"]
     for cell in raw["cells"]:
         assert cell["passes"] > 0
         if cell["operator"] == "rank-5" and cell["kind"] == "tolerance" and cell["method"] != "reverse":
