@@ -58,7 +58,8 @@ def test_a_norm_is_the_same_with_and_without_the_effective_rank(method, passes, 
 
 
 def test_the_contest_runs_resumes_and_makes_its_page(tmp_path, capfd):
-    arguments = ["--seeds", "2", "--size", "200", "--budgets", "20", "40", "--only", "ntkest", "exponential", "half-rank"]
+    arguments = ["--seeds", "2", "--size", "200", "--budgets", "20", "40"]
+    arguments += ["--only", "ntkest", "exponential", "half-rank"]
     files = {"json": tmp_path / "found.json", "markdown": tmp_path / "found.md", "work": tmp_path / "work"}
     arguments += [word for name, file in files.items() for word in (f"--{name}", str(file))]
     estimators.main([*arguments, "--jobs", "1"])
