@@ -142,9 +142,9 @@ class Spectrum:
         change, slope = 2 * self.values * left.rest - left.rest**2, 2 * left.middle
         return self._errors(q, left, change, slope, 0.0)
 
-    def range(self, q: float) -> Errors:
-        """From q XTrace samples."""
-        left = self.left_by(q - 1, 2)
+    def range(self, q: float, power: int = 2) -> Errors:
+        """From q XTrace samples, whose basis is of the range of K^(power/2)."""
+        left = self.left_by(q - 1, power)
         return self._errors(q, left, left.rest**2, left.middle, HEAVY**2 * left.fourth)
 
     def _errors(self, q: float, left: Left, change: np.ndarray, slope: float, more: float) -> Errors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .estimators import BY_EXAMPLE, XNYSTRACE, XTRACE, Estimator, Problem, XNysTrace, XTrace
+from .estimators import BY_EXAMPLE, XNYSTRACE, XTRACE, XTRACE_POWER, Estimator, Problem, XNysTrace, XTrace
 from .forecast import Errors, Spectrum, fit
 
 CONFIDENCE = 2.1
@@ -27,6 +27,7 @@ FORMS: Mapping[str, Callable[[Spectrum, float], Errors]] = {
     "nystrom++": lambda spectrum, probes: spectrum.deflated(probes, power=1),
     SKETCH.name: Spectrum.nystrom,
     XTRACE.name: Spectrum.range,
+    XTRACE_POWER.name: lambda spectrum, samples: spectrum.range(samples, power=4),
 }
 """The errors of an estimator, by its name, from its number of samples; not of those that decide on the way."""
 

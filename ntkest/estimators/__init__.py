@@ -9,7 +9,7 @@ from .onesided import FORWARD, REVERSE
 from .perexample import BY_EXAMPLE
 from .problem import Bound, Counted, Estimator, Key, Moment, Problem
 from .xnystrace import XNYSTRACE, XNysTrace
-from .xtrace import XTRACE, XTrace
+from .xtrace import XTRACE, XTRACE_POWER, XTrace
 
 ESTIMATORS: dict[str, Estimator] = {
     e.name: e
@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, Estimator] = {
         ADAPTIVEHUTCHPP,
         XNYSTRACE,
         XTRACE,
+        XTRACE_POWER,
     )
 }
 """Estimators that sample, by the name that ``method=`` takes."""
@@ -40,6 +41,7 @@ __all__ = [
     "REVERSE",
     "XNYSTRACE",
     "XTRACE",
+    "XTRACE_POWER",
     "Bound",
     "Counted",
     "Estimator",

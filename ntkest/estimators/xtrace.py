@@ -5,7 +5,9 @@ kernels take KQ instead, four passes a sample, of which the trace comes free. Se
 sum of their images. The basis lives in R^M, and for norms nothing of the size of the parameters is kept.
 
 Prefer it where the spectrum has a gap, behind which it sees nothing at all; else XNysTrace does nearly as well from
-two passes a sample. Unbiased for the trace, the squared norm and products of kernels.
+two passes a sample. `xtrace-power` takes the range of K² instead, by one step of subspace iteration at two passes a
+sample more: for norms of kernels with a few large eigenvalues before many small ones. Unbiased for the trace, the
+squared norm and products of kernels.
 
 Reference: Epperly, Tropp, Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J.
 Matrix Anal. Appl. 2024, sections 2.1 and 2.2. The other moments are new.
@@ -60,7 +62,9 @@ class State:
     basis: Blocks | None = None
     """Q as rows, one block (m, M)."""
     factor: Array | None = None
-    """R (m, m)."""
+    """R (m, m), of the images that the basis is of: KΩ, or K times the last of `steps` and that basis' own factors."""
+    steps: tuple[tuple[Blocks, Array], ...] = ()
+    """Bases and factors on the way: of KΩ, of K times the first basis, …"""
     pulled: tuple[Blocks, ...] = ()
     """JᵀQ as rows, blocks (m, P_l), for each kernel; empty where norms or products are wanted."""
     applied: tuple[Blocks, ...] = ()
@@ -73,15 +77,18 @@ class XTrace(LeaveOneOut):
     """The estimator."""
 
     name: str = "xtrace"
+    power: int = 1
+    """How often K is applied to the probes for the basis."""
 
     def each(self, problem: Problem) -> int:
-        """Two VJPs and a JVP for each kernel; for norms and products a JVP more."""
-        jvps = 2 if problem.pairs else 1
-        return sum(2 + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
+        """Two VJPs and a JVP for each kernel; a JVP more for norms and products, one of each for a further power."""
+        vjps, jvps = self.power + 1, self.power + 1 if problem.pairs else self.power
+        return sum(vjps + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
 
     def kept(self, problem: Problem) -> tuple[int, int]:
-        """Probes, images and basis; and for norms KQ, else JᵀQ."""
-        return (4, 0) if problem.pairs else (3, 1)
+        """Probes, images and bases; and for norms KQ, else JᵀQ."""
+        outputs = 2 + self.power
+        return (outputs + 1, 0) if problem.pairs else (outputs, 1)
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Normal cotangents shared by all kernels."""
@@ -96,7 +103,7 @@ class XTrace(LeaveOneOut):
         everything, _ = add_probes(problem, state.probes, probes.cotangents)
         results = [_apply(problem, a, everything[have:, :]) for a in problem.indices]
         energies = tuple(energy for energy, _ in results)
-        return _grown(problem, state, everything, energies, tuple((image,) for _, image in results))
+        return _grown(problem, state, everything, energies, tuple((image,) for _, image in results), self.power)
 
     def adopt(self, problem: Problem, sketch: xnystrace.State, samples: int) -> State:
         """Go on from the first samples of an XNysTrace sketch on the side of the outputs, at the price of `adoption`.
@@ -108,7 +115,7 @@ class XTrace(LeaveOneOut):
         energies = tuple(xp.sum(r[:, own] * r[:, own], axis=0) for r in sketch.factors)
         pairs = zip(sketch.factors, sketch.images, strict=True)  # images may be narrower than the factors
         images = tuple((r[:, own].T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
-        return _grown(problem, State(targets=sketch.targets), sketch.probes[own, :], energies, images)
+        return _grown(problem, State(targets=sketch.targets), sketch.probes[own, :], energies, images, self.power)
 
     def adoption(self, problem: Problem, samples: int) -> int:
         """Passes that so many samples cost beyond those of a sketch that has as many."""
@@ -118,7 +125,7 @@ class XTrace(LeaveOneOut):
         """Means of leave-one-out samples."""
         keys = tuple(sorted(problem.needs - state.targets.keys()))
         found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
-            state.probes, state.energies, state.images, state.basis, state.factor, state.pulled, state.applied
+            state.probes, state.energies, state.images, state.basis, _whole(state), state.pulled, state.applied
         )
         assert state.factor is not None
         lean = min(LEAN, LEAN / 2 + 2 / state.factor.shape[0])
@@ -133,26 +140,30 @@ class XTrace(LeaveOneOut):
             restricted = grow_products(xp, False, None, state.basis, state.applied[a])
         else:
             restricted = grow_products(xp, True, None, state.pulled[a], state.pulled[a])
-        values = ritz_values(state.factor, restricted)
+        values = ritz_values(_whole(state), restricted)
         if values is None:
             return None
         only = replace(problem, needs=frozenset({("trace", a)}))
         trace = self.moments(only, replace(state, targets={}))["trace", a].value
-        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem), power=2)
+        return Sketch(values, float(numbers(trace)[0]), None, dimension(problem), power=2 * self.power)
 
 
 XTRACE = XTrace()
+XTRACE_POWER = XTrace(name="xtrace-power", power=2)
 
 
 def _grown(
-    problem: Problem, state: State, probes: Array, energies: tuple[Array, ...], images: tuple[Blocks, ...]
+    problem: Problem, state: State, probes: Array, energies: tuple[Array, ...], images: tuple[Blocks, ...], power: int
 ) -> State:
     """The state with all `probes`, given ω_iᵀKω_i and Kω_i of the new ones."""
     xp, kernels = problem.xp, problem.indices
     weights = state.weights or tuple(_weight(problem, image) for (image,) in images)
-    summed = images[0][0] * weights[0]
-    for (image,), weight in zip(images[1:], weights[1:], strict=True):
-        summed = summed + image * weight
+    summed, steps = _summed([image for (image,) in images], weights), []
+    for step in range(power - 1):
+        old, triangle = state.steps[step] if state.steps else (None, None)
+        fresh, triangle = grow_basis(xp, old, triangle, (summed,))
+        steps.append((join(xp, old, fresh), triangle))
+        summed = _summed([_apply(problem, a, fresh[0])[1] for a in kernels], weights)
     basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
     pulled: tuple[Blocks, ...] = ()
     applied: tuple[Blocks, ...] = ()
@@ -175,9 +186,27 @@ def _grown(
         weights=weights,
         basis=basis,
         factor=factor,
+        steps=tuple(steps),
         pulled=pulled,
         applied=applied,
     )
+
+
+def _summed(images: list[Array], weights: tuple[Array, ...]) -> Array:
+    """What the common basis is of."""
+    summed = images[0] * weights[0]
+    for image, weight in zip(images[1:], weights[1:], strict=True):
+        summed = summed + image * weight
+    return summed
+
+
+def _whole(state: State) -> Array:
+    """R of K^p Ω = QR."""
+    assert state.factor is not None
+    whole = state.factor
+    for _, factor in reversed(state.steps):
+        whole = whole @ factor
+    return whole
 
 
 def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
