@@ -12,10 +12,12 @@ A choice that looks at values makes the estimate depend on itself: "auto" is unb
 
 from __future__ import annotations
 
-from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, XTRACE, Problem
+from typing import Any
+
+from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, Problem
 from .linearization import InvalidValueError, TracedValueError
 from .outlook import SKETCH, error_of, need_of, spectra_of
-from .pilot import auto_to_tolerance, exhausted, inherits, relative_error
+from .pilot import RANGES, auto_to_tolerance, exhausted, inherits, relative_error
 from .prior import can_sketch, exact, exactly, prior
 from .sampling import Assess, Outcome, Plan, Run, fixed, to_tolerance
 
@@ -33,7 +35,7 @@ ENOUGH = 8
 
 
 CLEARLY = 1.3
-"""The factor in error by which XTrace must beat XNysTrace, which draws more samples beyond those that were seen."""
+"""The factor in error by which those with fewer samples must beat those with more, for which more is yet unseen."""
 
 
 def sample(problem: Problem, plan: Plan, assess: Assess, run: Run | None = None) -> Outcome:
@@ -87,38 +89,55 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     samples = {
         one_sided.name: one_sided.samples(problem, left + (one_sided.passes(problem, kept) if kept else 0)),
         SKETCH.name: SKETCH.samples(problem, plan.passes),
-        XTRACE.name: XTRACE.samples(problem, plan.passes if adoptable else left),
+        **{name: range_.samples(problem, plan.passes if adoptable else left) for name, range_ in RANGES.items()},
     }
-    errors = {name: error_of(problem, spectra, ESTIMATORS[name], count) for name, count in samples.items()}
-    best = min((name for name in samples if samples[name] >= ESTIMATORS[name].fewest), key=lambda name: errors[name])
-    if best == one_sided.name or (best == XTRACE.name and not adoptable):
+    errors = {
+        name: error_of(problem, spectra, ESTIMATORS[name], count)
+        for name, count in samples.items()
+        if count >= ESTIMATORS[name].fewest
+    }
+    best = min(errors, key=lambda name: errors[name])
+    if best == one_sided.name or (best in RANGES and not adoptable):
         estimator, have, state = ESTIMATORS[best], 0, None
         if best == one_sided.name and kept:
             state, have = SKETCH.one_sided(problem, sketch)[1], kept
         state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, samples[best]))
         return Outcome(estimator.moments(problem, state), best, _told(best, errors, pilot))
-    have, nystrom = pilot, samples[SKETCH.name]
-    if adoptable and min(samples[XTRACE.name], nystrom) > have:
-        have = min(samples[XTRACE.name], nystrom)
-        sketch = SKETCH.extend(problem, sketch, SKETCH.draw(problem, plan.seed, pilot, have))
+    return _sketched(problem, plan, assess, sketch, pilot, samples, errors)
+
+
+def _sketched(
+    problem: Problem,
+    plan: Plan,
+    assess: Assess,
+    sketch: Any,
+    have: int,
+    samples: dict[str, int],
+    errors: dict[str, float],
+) -> Outcome:
+    """Go on from a sketch, to look again when it has as many samples as one of `RANGES` will have: that may take over.
+
+    `errors` are those to expect of the candidates with their `samples`.
+    """
+    nystrom = samples[SKETCH.name]
+    rivals = sorted((n for n in RANGES if n in errors), key=lambda n: samples[n]) if SKETCH.on_outputs(problem) else []
+    for number, name in enumerate(rivals):
+        want = min(samples[name], nystrom)
+        if want > have:
+            sketch = SKETCH.extend(problem, sketch, SKETCH.draw(problem, plan.seed, have, want))
+            have = want
         spectra = spectra_of(problem, SKETCH, sketch)
         if not spectra:
             return Outcome(SKETCH.moments(problem, sketch), SKETCH.name, exhausted(have))
-        errors |= {
-            name: error_of(problem, spectra, ESTIMATORS[name], samples[name]) for name in (SKETCH.name, XTRACE.name)
-        }
+        left = {n: error_of(problem, spectra, ESTIMATORS[n], samples[n]) for n in (SKETCH.name, *rivals[number:])}
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
             seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, sketch), SKETCH.name))
             off = seen / error_of(problem, spectra, SKETCH, have)
-            errors[SKETCH.name] *= off
-            errors[XTRACE.name] *= max(off, 1.0)
-    if (
-        adoptable
-        and CLEARLY * errors[XTRACE.name] < errors[SKETCH.name]
-        and XTRACE.fewest <= have <= samples[XTRACE.name]
-    ):
-        adopted = XTRACE.adopt(problem, sketch, have)
-        return Outcome(XTRACE.moments(problem, adopted), XTRACE.name, _told(XTRACE.name, errors, have))
+            left = {n: error * (off if n == SKETCH.name else max(off, 1.0)) for n, error in left.items()}
+        errors = errors | left
+        if have <= samples[name] and all(CLEARLY * left[name] < error for n, error in left.items() if n != name):
+            adopted = RANGES[name].adopt(problem, sketch, have)
+            return Outcome(RANGES[name].moments(problem, adopted), name, _told(name, errors, have))
     if nystrom > have:
         sketch = SKETCH.extend(problem, sketch, SKETCH.draw(problem, plan.seed, have, nystrom))
     return Outcome(SKETCH.moments(problem, sketch), SKETCH.name, _told(SKETCH.name, errors, have))

@@ -3,18 +3,18 @@
 The first images of its probes, before they are pushed back, are those of one-sided probes: where traces alone are
 wanted and these do, half a sketch is enough. Whole samples are XNysTrace's. After each look the passes that every
 estimator would still take are forecast from the spectrum that the sketch shows. It goes on while XNysTrace is the
-cheapest, or XTrace, which where the probes are on the side of the outputs takes them over at any time for what it would
-have spent on them beyond; one-sided estimators take over the first images of all of them.
+cheapest, or XTrace in one of its forms, which where the probes are on the side of the outputs take them over at any
+time for what they would have spent on them beyond; one-sided estimators take over the first images of all of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .estimate import Estimate
-from .estimators import BY_EXAMPLE, EXACT, FORWARD, REVERSE, XTRACE, Estimator, Problem
+from .estimators import BY_EXAMPLE, EXACT, FORWARD, REVERSE, XTRACE, XTRACE_POWER, Estimator, Problem, XTrace
 from .estimators.sketches import most_samples
 from .forecast import Spectrum
 from .linearization import number
@@ -27,10 +27,14 @@ from .sampling import (
     Run,
     affordable,
     by_large_numbers,
+    excess_of,
     next_look,
     progress_of,
     to_tolerance,
 )
+
+RANGES: Mapping[str, XTrace] = {estimator.name: estimator for estimator in (XTRACE, XTRACE_POWER)}
+"""What can take a sketch over, by name."""
 
 FIRST = 4
 """Samples before the first look, ..."""
@@ -44,8 +48,11 @@ SURE = 8
 SETTLED = 16
 """... and before the forecast need not quite agree with the error bar that this was enough: ..."""
 
+CAUTION = 0.9
+"""... the share of the tolerance that it has to be within, because looks are many, ..."""
+
 LENIENT = 1.3
-"""... then it may be larger by this factor. Either may err by luck, and looks are many."""
+"""... and the factor by which the forecast may be larger then. Either may err by luck."""
 
 PROBES = 8
 """Probes of a mode in a pilot of both modes."""
@@ -119,8 +126,8 @@ class Pilot:
                 needs, costs = self.forecast()
                 best = min(costs, key=lambda name: costs[name])
                 why = _told(best, costs, self.samples)
-                grows = best == SKETCH.name or (best == XTRACE.name and self.adoptable)
-                if not grows or (best == XTRACE.name and needs[best] <= self.samples):
+                grows = best == SKETCH.name or (best in RANGES and self.adoptable)
+                if not grows or (best in RANGES and needs[best] <= self.samples):
                     return self.hand_over(best, needs.get(best, 0), costs[best], why)
                 want = next_look(problem, SKETCH, self.samples, max(needs[best], self.samples + 1))
                 want = affordable(problem, SKETCH, self.plan, self.samples, want)
@@ -177,7 +184,7 @@ class Pilot:
     @property
     def enough(self) -> bool:
         """Whether intervals say that the tolerance is met, and the forecast does not contradict."""
-        if not all(e.converged for e in self.values):
+        if max(excess_of(self.plan, e) for e in self.values) > CAUTION:
             return False
         lenience = LENIENT if self.samples >= SETTLED else 1.0
         return error_of(self.problem, self.spectra, SKETCH, self.samples) <= lenience * self.target
@@ -200,11 +207,13 @@ class Pilot:
         seen = max(*(relative_error(e) for e in self.values), 1e-300)
         aim = target * (now / seen) ** (1.0 if sure else 0.5)
         consider(SKETCH, aim, self.samples, self.samples)
-        consider(XTRACE, target, FEWEST, 0)
-        if self.adoptable:
-            costs[XTRACE.name] -= problem.passes
-            if (enough := needs[XTRACE.name]) < self.samples:
-                costs[XTRACE.name] = problem.passes + XTRACE.adoption(problem, enough)
+        for name, estimator in RANGES.items():
+            consider(estimator, target, FEWEST, 0)
+            if self.adoptable and costs[name] < math.inf:
+                enough = min(needs[name], self.samples)
+                further = estimator.growth(problem, enough, needs[name])
+                costs[name] = estimator.adoption(problem, enough) + further
+                costs[name] += SKETCH.passes(problem, max(enough, self.samples))
         if sure:
             kept = self.samples if inherits(self.problem, self.one_sided) else 0
             consider(self.one_sided, target, max(self.one_sided.first, kept), kept)
@@ -219,17 +228,18 @@ class Pilot:
         problem, plan, assess, seed = self.problem, self.plan, self.assess, self.plan.seed
         if best == EXACT.name:
             return self.run_exactly(why)
-        if best == XTRACE.name:
-            run = None
-            if self.adoptable:
-                adopted = XTRACE.adopt(problem, self.state, need)
-                run = Run.of(problem, XTRACE, adopted, need, seed, problem.passes - XTRACE.passes(problem, need))
-            return _finish(problem, plan, assess, XTRACE, why, run)
         run = None
+        if best in RANGES:
+            estimator = RANGES[best]
+            if self.adoptable:
+                adopted = estimator.adopt(problem, self.state, need)
+                run = Run.of(problem, estimator, adopted, need, seed, problem.passes - estimator.passes(problem, need))
+            return _finish(problem, plan, assess, estimator, why, run)
         if inherits(self.problem, self.one_sided):
-            estimator, state = SKETCH.one_sided(problem, self.state)
-            lost = problem.passes - estimator.passes(problem, self.samples)
-            run = Run.of(problem, estimator, state, self.samples, seed, lost)
+            probes, state = SKETCH.one_sided(problem, self.state)
+            run = Run.of(
+                problem, probes, state, self.samples, seed, problem.passes - probes.passes(problem, self.samples)
+            )
         if cost < WORTH * PROBES:
             return _finish(problem, plan, assess, self.one_sided, why, run)
         return _finish(problem, plan, assess, *_compare_modes(problem, plan, assess, self.one_sided, why, run))

@@ -173,7 +173,7 @@ def to_tolerance(
                 break
             have = want
         moments = estimator.moments(problem, state)
-        excess = max(_excess(plan, e) for e in assess(moments, estimator.name))
+        excess = max(excess_of(plan, e) for e in assess(moments, estimator.name))
         need = have if excess <= 1 else _need(estimator, state, have, excess, need_of)
         want = (
             affordable(problem, estimator, plan, have, next_look(problem, estimator, have, need))
@@ -202,7 +202,7 @@ def _same(xp: Any, left: Any, right: Any) -> bool:
     return left.shape == right.shape and number(xp.max(xp.abs(left - right))) == 0
 
 
-def _excess(plan: Plan, estimate: Estimate) -> float:
+def excess_of(plan: Plan, estimate: Estimate) -> float:
     """Half-width over what is tolerated."""
     return estimate.half_width / max(plan.rtol * abs(float(estimate)), plan.atol, 1e-300)
 
