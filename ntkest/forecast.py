@@ -32,10 +32,7 @@ ROUNDS = 2
 CAPTURED = 0.5
 """... by a factor of no more than its inverse."""
 
-HEAVY = 2.0
-"""The factor by which the error of XTrace's norm is larger yet, for rare and large misses: measured."""
-
-APART = 0.25
+APART = 0.1
 """The errors of the trace and of the square cancel in the rank as far as they come from the same probes: at most to
 this share of what they would come to independently, measured."""
 
@@ -81,16 +78,16 @@ class Errors:
 
 @dataclass(frozen=True)
 class Left:
-    """What a projection leaves of a spectrum, on average."""
+    """What a projection leaves, R, on average: in the basis of eigenvectors of K, on its diagonal and beside it."""
 
     rest: np.ndarray
-    """Of each eigenvalue."""
+    """The diagonal of R."""
+    second: np.ndarray
+    """The diagonal of R²."""
     mixed: float
-    """What E ‖R‖_F² has beside Σ rest²."""
-    middle: float
-    """The eigenvalues that it comes from."""
-    fourth: float
-    """What E ‖R²‖_F² has beside Σ rest⁴, were all of `mixed` from a few directions that are missed at random."""
+    """The squared norm of R beside its diagonal."""
+    border: float
+    """The eigenvalues that it comes from; times this, what is beside the diagonal of R is about that of R²."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +116,10 @@ class Spectrum:
         """What q samples leave."""
         a = self.leverages(q, power)
         rest = self.values * (1 - a)
-        border = float(self.counts @ (rest * a))
-        mixed = border**2 / max(q - float(self.counts @ a**2), 1e-9)
-        middle = float(self.counts @ (self.values * rest * a)) / max(border, 1e-300)
-        return Left(rest, mixed, middle, mixed**3 / max(border**2, 1e-300))
+        share = rest * a
+        total = max(float(self.counts @ share), 1e-300)
+        mixed = total**2 / max(q - float(self.counts @ a**2), 1e-9)
+        return Left(rest, rest**2 + mixed / total * share, mixed, float(self.counts @ (self.values * share)) / total)
 
     def residual(self, q: float, power: int) -> tuple[float, float, float]:
         """E tr R, E ‖R‖_F² and the participation ratio of R², for q samples."""
@@ -134,29 +131,28 @@ class Spectrum:
 
     def fluctuation(self, total: float, square: float, samples: float, left: float) -> float:
         """Standard deviation of a mean of sphere probes in `left` dimensions of a matrix with this trace and norm."""
-        return math.sqrt(2.0 / samples * max(square - total * total / max(left, 1.0), 1e-4 * square))
+        return math.sqrt(2.0 / samples * max(square - total * total / max(left, 1.0), 1e-6 * square))
 
     def nystrom(self, q: float) -> Errors:
         """From q XNysTrace samples."""
         left = self.left_by(q - 1, 1)
-        change, slope = 2 * self.values * left.rest - left.rest**2, 2 * left.middle
-        return self._errors(q, left, change, slope, 0.0)
+        return self._errors(q, left, 2 * self.values * left.rest - left.second)
 
     def range(self, q: float, power: int = 2) -> Errors:
         """From q XTrace samples, whose basis is of the range of K^(power/2)."""
         left = self.left_by(q - 1, power)
-        return self._errors(q, left, left.rest**2, left.middle, HEAVY**2 * left.fourth)
+        return self._errors(q, left, left.second)
 
-    def _errors(self, q: float, left: Left, change: np.ndarray, slope: float, more: float) -> Errors:
+    def _errors(self, q: float, left: Left, change: np.ndarray) -> Errors:
         """Where the same probes measure what is left of the trace and `change` of the square."""
 
-        def error(form: np.ndarray, mixed: float) -> float:
-            square = float(self.counts @ form**2) + mixed
+        def error(form: np.ndarray, slope: float) -> float:
+            square = float(self.counts @ form**2) + left.mixed * slope**2
             return self.fluctuation(float(self.counts @ form), square, q, self.dimension - q + 1)
 
-        trace, square = error(left.rest, left.mixed) / self.trace, error(change, more) / self.square
+        trace, square = error(left.rest, 1.0) / self.trace, error(change, left.border) / self.square
         both = 2 * left.rest / self.trace - change / self.square
-        together = error(both, left.mixed * (2 / self.trace - slope / self.square) ** 2)
+        together = error(both, 2 / self.trace - left.border / self.square)
         return Errors(trace, square, max(together, APART * math.hypot(2 * trace, square)))
 
     def two_sided(self, probes: float) -> Errors:
