@@ -54,6 +54,9 @@ CAUTION = 0.9
 LENIENT = 1.3
 """... and the factor by which the forecast may be larger then. Either may err by luck."""
 
+RELUCTANT = 1.1
+"""The factor in passes by which forms of XTrace must beat XNysTrace, which sees more while it goes on."""
+
 PROBES = 8
 """Probes of a mode in a pilot of both modes."""
 
@@ -124,7 +127,7 @@ class Pilot:
                 if self.enough:
                     return self.outcome(f"{SKETCH.name}: {self.samples} samples of a sketch were enough")
                 needs, costs = self.forecast()
-                best = min(costs, key=lambda name: costs[name])
+                best = min(costs, key=lambda name: costs[name] * (RELUCTANT if name in RANGES else 1.0))
                 why = _told(best, costs, self.samples)
                 grows = best == SKETCH.name or (best in RANGES and self.adoptable)
                 if not grows or (best in RANGES and needs[best] <= self.samples):
