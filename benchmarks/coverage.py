@@ -34,6 +34,7 @@ METHODS = (
     "adaptive-hutch++",
     "xnystrace",
     "xtrace",
+    "xtrace-power",
     "auto",
 )
 QUANTITIES = (

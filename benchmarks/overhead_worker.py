@@ -17,7 +17,7 @@ from .worker import threads, versions
 
 CASES = ("mlp", "gru")
 QUANTITIES = ("trace", "effective_rank")
-METHODS = ("reverse", "forward", "hutch++", "nystrom++", "xnystrace", "xtrace", "auto")
+METHODS = ("reverse", "forward", "hutch++", "nystrom++", "xnystrace", "xtrace", "xtrace-power", "auto")
 BUDGETS = (32, 128)
 
 

@@ -32,7 +32,7 @@ from ntkest.linearization import InvalidValueError
 from . import sides_page
 from .sides_networks import PANELS, SMALL, Network, jacobian
 
-METHODS = ("reverse", "forward", "xnystrace", "xtrace", "hutch++", "auto")
+METHODS = ("reverse", "forward", "xnystrace", "xtrace", "xtrace-power", "hutch++", "auto")
 WITH_EXAMPLES = "auto, examples known"
 """What "auto" does for traces when it is told which outputs belong to one example."""
 

@@ -11,7 +11,7 @@ import numpy as np
 FAMILIES = {
     "reverse": ("reverse",),
     "forward": ("forward",),
-    "leave-one-out": ("xnystrace", "xtrace"),
+    "leave-one-out": ("xnystrace", "xtrace", "xtrace-power"),
     "Hutch++": ("hutch++",),
 }
 """The kinds of estimators that compete, and which methods stand for them; the better one, if there are two."""
@@ -29,7 +29,11 @@ FLOOR = 1e-4
 RESAMPLED = 500
 """Times that seeds are drawn again, to see how far a ratio is luck."""
 
-SHOWN = {"xnystrace": "leave-one-out", "xtrace": "leave-one-out", "hutch++": "Hutch++", "exact": "exact"}
+SHOWN = {
+    **dict.fromkeys(("xnystrace", "xtrace", "xtrace-power"), "leave-one-out"),
+    "hutch++": "Hutch++",
+    "exact": "exact",
+}
 """Families of methods that are not called like them."""
 
 

@@ -43,7 +43,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"A cell is a network and a number of AD passes. Its winner is the estimator with the least rms relative error "
         f"over {seeds} seeds{fewer} among {LETTERS['reverse']} `reverse`, "
-        f"{LETTERS['forward']} `forward`, {LETTERS['leave-one-out']} leave-one-out (`xnystrace` or `xtrace`, the "
+        f"{LETTERS['forward']} `forward`, {LETTERS['leave-one-out']} leave-one-out (`xnystrace`, `xtrace` or "
+        "`xtrace-power`, the "
         f"better one) and {LETTERS['Hutch++']} `hutch++`. Such an rms is itself good to about "
         f"{1 / np.sqrt(2 * seeds):.0%}, so that a lead of less than {EVEN:g}× is called even, and the best of five is "
         f"lucky by about as much. Errors below {FLOOR:g} count as {FLOOR:g}. Where all rows or columns cost no more "

@@ -35,7 +35,7 @@ from .peers_ntkest import PACKAGES
 AUTO, NAMED = "auto", ("xnystrace", "xtrace", "reverse")
 """Methods that are run to the tolerance."""
 
-FIXED = ("xnystrace", "reverse", "hutch++", "xtrace")
+FIXED = ("xnystrace", "reverse", "hutch++", "xtrace", "xtrace-power")
 """Methods among which the least fixed cost is sought, beside exact passes."""
 
 SHARE = 0.95

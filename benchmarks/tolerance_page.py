@@ -50,7 +50,8 @@ def _about(raw: dict[str, Any]) -> str:
         f"such runs of `auto` whose value is within {tolerance} of the truth, whatever they say of themselves. "
         "*Passes*: their mean, and in brackets their 90th percentile. *Least*: the fewest passes, fixed beforehand, at "
         f"which the best method is within {tolerance} in {100 * raw['share']:g} % of {seeds} runs, and that method, of "
-        "`xnystrace`, `xtrace`, `reverse`, `hutch++` and `exact`; this is what somebody would spend who knew the "
+        "`xnystrace`, `xtrace`, `xtrace-power`, `reverse`, `hutch++` and `exact`; "
+        "this is what somebody would spend who knew the "
         "truth and needed no error bar. *Ratio*: mean passes over the least. "
         + (
             f"The last columns are methods that were named: passes, and the share within, of {raw['named']} runs "

@@ -135,7 +135,7 @@ class Pilot:
                 want = next_look(problem, SKETCH, self.samples, max(needs[best], self.samples + 1))
                 want = affordable(problem, SKETCH, self.plan, self.samples, want)
                 if want <= self.samples:
-                    return self.outcome(why)
+                    return self.outcome(f"{SKETCH.name}: max_passes={self.plan.max_passes} end here; {why}")
                 self.grow(want)
         except KeyboardInterrupt:
             if self.state is None:

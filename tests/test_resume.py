@@ -6,7 +6,7 @@ import pytest
 import ntkest
 from tests import oracle
 
-RESUMABLE = ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "xnystrace", "xtrace"]
+RESUMABLE = ["reverse", "forward", "hutchinson", "hutch++", "hutch++jv", "xnystrace", "xtrace", "xtrace-power"]
 
 
 def dense(M=120, P=150, seed=0):

@@ -27,6 +27,7 @@ SIZE = 300
         "adaptive-hutch++",
         "xnystrace",
         "xtrace",
+        "xtrace-power",
     ],
 )
 @pytest.mark.parametrize("name", oracle.spectra(SIZE))

@@ -24,6 +24,8 @@ def as_floats(estimate):
     return [float(estimate), float(estimate.std_error), *estimate.interval(0.9), *map(float, estimate.parts.values())]
 
 
+SKETCHES = ("xnystrace", "xtrace", "xtrace-power")
+
 networks = st.builds(
     network,
     sizes=st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple),
@@ -39,7 +41,7 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
     """In float64, to rounding: values, error bars, intervals, passes, layers; and the alignment of two networks."""
     quantity = data.draw(st.sampled_from(QUANTITIES))
     by = "layer" if method not in ESTIMATORS or ESTIMATORS[method].parts else None
-    if method in ("xnystrace", "xtrace") and min(net.x.shape[0] * net.params[-1][1].shape[0], 4) < 4:
+    if method in SKETCHES and min(net.x.shape[0] * net.params[-1][1].shape[0], 4) < 4:
         return  # of a rank below 4, which they refuse
     other = network((net.x.shape[1], net.params[-1][1].shape[0]), seed=7, N=len(net.x))
     found = {}
@@ -54,7 +56,7 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
     for backend, (passes, numbers) in found.items():
         assert passes == costs, backend
         # the geometric mean of two error bars makes the root of a rounding error where the result is exact
-        least = (1e-7 if method in ("xnystrace", "xtrace", "auto") else 1e-9) * max(map(abs, reference))
+        least = (1e-7 if method in (*SKETCHES, "auto") else 1e-9) * max(map(abs, reference))
         np.testing.assert_allclose(numbers, reference, rtol=1e-6, atol=least, err_msg=backend)
 
 

@@ -20,6 +20,7 @@ METHODS = (
     "nystrom++",
     "xnystrace",
     "xtrace",
+    "xtrace-power",
     "exact",
     "auto",
 )
@@ -129,7 +130,8 @@ def small():
 def test_every_estimator_of_every_quantity_runs_in_jit_grad_and_vmap(method):
     f, params, x, elsewhere, y = small()
     direction = jax.tree.map(lambda p: signs(p.size, *p.shape), params)
-    passes = {"exact": None, "xnystrace": 21, "xtrace": 33}.get(method, 40)  # of the last, fewer samples than outputs
+    # of the last three, fewer samples than outputs
+    passes = {"exact": None, "xnystrace": 21, "xtrace": 33, "xtrace-power": 49}.get(method, 40)
     keywords = {"method": method} if passes is None else {"method": method, "passes": passes}
 
     def values(s, x, alone=False):

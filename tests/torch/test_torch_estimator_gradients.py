@@ -17,6 +17,7 @@ METHODS = {
     "nystrom++": 16,
     "xnystrace": 11,
     "xtrace": 21,
+    "xtrace-power": 31,
     "auto": 7,
 }
 """Passes a kernel: fewer columns of Q than M, and too few for "auto" to be exact."""

@@ -92,7 +92,7 @@ def test_sums_keep_the_digits_of_float32():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("method", ["xnystrace", "xtrace", "nystrom++", "adaptive-hutch++", "auto"])
+@pytest.mark.parametrize("method", ["xnystrace", "xtrace", "xtrace-power", "nystrom++", "adaptive-hutch++", "auto"])
 def test_explicit_jacobians_in_half_precision(dtype, method):
     generator = torch.Generator().manual_seed(0)
     A = torch.randn((90, 130), generator=generator) / torch.arange(1, 131)
