@@ -4,7 +4,7 @@ All take the same keywords:
 
 method : str
     "auto", "exact", "reverse", "forward", "reverse-by-example", "hutchinson", "hutch++", "hutch++jv", "nystrom++",
-    "adaptive-hutch++", "xnystrace" or "xtrace"; see `ntkest.estimators`.
+    "adaptive-hutch++", "xnystrace", "xtrace" or "xtrace-power"; see `ntkest.estimators`.
 rtol, atol : float
     Sample until the half-width of the 95 % interval is at most rtol times the value, or at most atol, or `max_passes`
     are spent.
