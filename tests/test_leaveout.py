@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntkest.estimators import leaveout, projected
+import ntkest
+from ntkest.estimators import XTRACE, XTRACE_POWER, Counted, Problem, leaveout, projected
 from ntkest.estimators.leaveout import Factor, Sphere
+from ntkest.tangents import group_parameters
 from tests import oracle
 
 N, P = 24, 30
@@ -126,6 +128,30 @@ def test_range_samples_are_those_of_a_loop(spectrum, m, seed, shared):
     for L_, B_ in ((L, B), (K, A)):
         samples = projected.product_samples(xp, basis, action(K), action(L_), pair(K, L_))
         check(samples, lambda kept, i, B_=B_: range_sample(A, B_, Y[:, kept], omega[:, kept], i), m)
+
+
+@pytest.mark.parametrize("spectrum", ["exponential", "power-1", "step", "flat"])
+@pytest.mark.parametrize("estimator", [XTRACE, XTRACE_POWER], ids=lambda e: e.name)
+def test_estimates_are_means_of_samples_with_the_range_of_a_power(estimator, spectrum):
+    """Built up in two steps, for the trace, the squared norm and the product of two kernels, also of another scale."""
+    A, B = jacobians(spectrum, 3)
+    both = [ntkest.from_jacobian(A), ntkest.from_jacobian(B)]
+    for kernels, needs in ((both[:1], {("trace", 0), ("square", 0)}), (both, {("cross", 0, 1)})):
+        problem = Problem.of(
+            tuple(map(Counted, kernels)), groups=group_parameters(both[0].param_names, None), needs=frozenset(needs)
+        )
+        state = estimator.extend(problem, None, estimator.draw(problem, 5, 0, 4))
+        state = estimator.extend(problem, state, estimator.draw(problem, 5, 4, 9))
+        found = {key: moment.value[0] for key, moment in estimator.moments(problem, state).items()}
+        omega = np.asarray(state.probes).T
+        images = [A @ A.T @ omega] if len(kernels) == 1 else [A @ A.T @ omega, B @ B.T @ omega]
+        weights = [1 / np.linalg.norm(image[:, 0]) for image in images]
+        applied = sum(w * K for w, K in zip(weights, [A @ A.T, B @ B.T], strict=False))
+        Y = np.linalg.matrix_power(applied, estimator.power) @ omega
+        for key, value in found.items():
+            other = {"trace": None, "square": A, "cross": B}[key[0]]
+            naive = [range_sample(A, other, Y, omega, i) for i in range(omega.shape[1])]
+            assert value == pytest.approx(np.mean(naive), rel=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
