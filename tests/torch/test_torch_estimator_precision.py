@@ -109,6 +109,6 @@ def test_xtrace_takes_over_a_half_precision_sketch(dtype):
     J = ntkest.linearize(nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 3)).to(dtype), draw(20, 4).to(dtype))
     problem = pose(J, [frobenius_norm_of(0)])
     state = XNYSTRACE.extend(problem, None, XNYSTRACE.draw(problem, 0, 0, 6))
-    adopted = XTRACE.moments(problem, XTRACE.adopt(problem, state))["square", 0]
+    adopted = XTRACE.moments(problem, XTRACE.adopt(problem, state, 6))["square", 0]
     afresh = XTRACE.moments(problem, XTRACE.extend(problem, None, XTRACE.draw(problem, 0, 0, 6)))["square", 0]
     assert float(adopted.value[0]) == pytest.approx(float(afresh.value[0]), rel=LOOSE[dtype])
