@@ -140,7 +140,7 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     contest = [_without_seeds(cell) for cell in cells.values() if "stress" not in cell]
     names = [name for name in NAMES if any(cell["operator"] == name for cell in contest)]
     facts = before["operators"] if same else {}
-    facts = {name: facts.get(name) or _facts(name, options) for name in names}
+    facts = {name: {**(facts.get(name) or _facts(name, options)), "held_out": name in HELD_OUT} for name in names}
     return {
         "benchmark": "estimators",
         "seeds": options.seeds,
@@ -159,7 +159,7 @@ def _without_seeds(cell: Cell) -> Cell:
 
 def _facts(name: str, options: argparse.Namespace) -> dict[str, Any]:
     subject = operator(name, options.size, options.work)
-    return {"shape": list(subject.jacobian.shape), "held_out": name in HELD_OUT, "truth": subject.truth}
+    return {"shape": list(subject.jacobian.shape), "truth": subject.truth}
 
 
 def write(found: dict[str, Any], file: Path) -> None:
