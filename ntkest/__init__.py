@@ -4,6 +4,7 @@ from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .dense import from_jacobian
 from .estimate import Estimate
+from .kernels import ntk, pntk
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
 from .partial import PartialTraces, diagonal, partial_trace
 from .planning import Prospects, plan
@@ -49,8 +50,10 @@ __all__ = [
     "linearize",
     "linearize_batches",
     "logdet",
+    "ntk",
     "partial_trace",
     "plan",
+    "pntk",
     "spectral_density",
     "stable_rank",
     "summary",

@@ -1,0 +1,90 @@
+"""Exact kernels between examples, against products of an explicit Jacobian."""
+
+import numpy as np
+import pytest
+
+import ntkest
+from ntkest.kernels.contraction import products
+
+N, O, P = 7, 3, 11  # noqa: E741 - the number of outputs of an example
+A = np.random.default_rng(0).standard_normal((N * O, P))
+B = np.random.default_rng(1).standard_normal((4 * O, P))
+J = ntkest.from_jacobian(A, output_shape=(N, O))
+OTHER = ntkest.from_jacobian(B, output_shape=(4, O))
+
+
+def test_the_full_kernel_is_the_product_of_the_jacobians():
+    np.testing.assert_allclose(ntkest.ntk(J), A @ A.T, rtol=1e-12)
+    np.testing.assert_allclose(ntkest.ntk(J, OTHER), A @ B.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("other", [None, OTHER], ids=["itself", "other"])
+def test_reductions_are_those_of_the_blocks(other):
+    right, n = (A, N) if other is None else (B, 4)
+    blocks = (A @ right.T).reshape(N, O, n, O).transpose(0, 2, 1, 3)
+    v = np.array([0.5, -2.0, 1.0])
+    wanted = {
+        "trace": np.trace(blocks, axis1=2, axis2=3) / O,
+        "sum": blocks.sum(axis=(2, 3)),
+        1: blocks[:, :, 1, 1],
+        -1: blocks[:, :, 2, 2],
+    }
+    for outputs, kernel in wanted.items():
+        np.testing.assert_allclose(ntkest.ntk(J, other, outputs), kernel, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ntkest.ntk(J, other, v), blocks @ v @ v, atol=1e-12)
+    np.testing.assert_allclose(ntkest.pntk(J, other), wanted["sum"] / O, rtol=1e-12, atol=1e-12)
+
+
+def test_signs_are_the_trace_kernel_on_average_and_repeat():
+    trace = ntkest.ntk(J, outputs="trace")
+    many = ntkest.ntk(J, outputs="signs:4000")
+    np.testing.assert_allclose(many, trace, atol=0.1 * np.abs(trace).max())
+    np.testing.assert_array_equal(ntkest.ntk(J, outputs="signs:2", seed=3), ntkest.ntk(J, outputs="signs:2", seed=3))
+    assert not np.allclose(ntkest.ntk(J, outputs="signs:2", seed=3), ntkest.ntk(J, outputs="signs:2", seed=4))
+
+
+def test_layers_sum_to_the_whole():
+    parts = ntkest.from_jacobian({"a.w": A[:, :4], "a.b": A[:, 4:6], "c.w": A[:, 6:]}, output_shape=(N, O))
+    for outputs in ("full", "sum", "trace"):
+        kernels = ntkest.ntk(parts, outputs=outputs, by="layer")
+        assert list(kernels) == ["a", "c"]
+        np.testing.assert_allclose(sum(kernels.values()), ntkest.ntk(J, outputs=outputs), rtol=1e-12, atol=1e-12)
+    assert list(ntkest.pntk(parts, by="parameter")) == ["a.w", "a.b", "c.w"]
+
+
+@pytest.mark.parametrize("sizes", [(1, 40, 50), (30, 3, 4), (2, 1, 60)], ids=str)
+def test_factors_and_rows_give_the_same_products(sizes):
+    """Whichever way is the cheaper one: few positions, many, and a thin layer."""
+    positions, p, q = sizes
+    draw = np.random.default_rng(2)
+
+    def factors(n):
+        return draw.standard_normal((2, n, positions, p)), draw.standard_normal((2, n, positions, q))
+
+    a, b = factors(5), factors(6)
+    rows = [np.einsum("knsp,knsq->knpq", *side).reshape(2, -1, p * q) for side in (a, b)]
+    wanted = np.einsum("knP,lmP->knlm", *rows)
+    for left, right in ((a, b), (rows[0], b), (a, rows[1]), rows):
+        np.testing.assert_allclose(products(J.xp, left, right), wanted, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ntkest.ntk(J, outputs="most"), "outputs= takes"),
+        (lambda: ntkest.ntk(J, outputs="signs:0"), "outputs= takes"),
+        (lambda: ntkest.ntk(J, outputs=True), "outputs= takes"),
+        (lambda: ntkest.ntk(J, outputs=None), "outputs= takes"),
+        (lambda: ntkest.ntk(J, outputs=3), "none of the 3 outputs"),
+        (lambda: ntkest.ntk(J, outputs=[1.0, 2.0]), "2 numbers, but an example has 3"),
+        (lambda: ntkest.ntk(J, outputs=[1.0, 2.0, np.nan]), "not finite"),
+        (lambda: ntkest.ntk(J, by="row"), "by= takes"),
+        (lambda: ntkest.ntk(A), "a linearization is wanted"),
+        (lambda: ntkest.ntk(ntkest.from_jacobian(A)), "batch_axis="),
+        (lambda: ntkest.ntk(J, ntkest.from_jacobian(A, output_shape=(3, N))), "3 outputs on one side"),
+        (lambda: ntkest.ntk(J, ntkest.from_jacobian(B[:, 1:], output_shape=(4, O))), "different parameters"),
+    ],
+)
+def test_bad_input_says_so(call, message):
+    with pytest.raises(ntkest.NTKError, match=message):
+        call()
