@@ -140,7 +140,16 @@ def _check_laws(
 ) -> None:
     todo: list[tuple[str, Callable[[], None]]] = [
         (law.__name__, partial(law, subject))
-        for law in (laws.protocol, laws.images, laws.adjoint, laws.linearity, laws.misfits, laws.examples, laws.scale)
+        for law in (
+            laws.protocol,
+            laws.images,
+            laws.adjoint,
+            laws.linearity,
+            laws.misfits,
+            laws.examples,
+            laws.kernels,
+            laws.scale,
+        )
     ]
     todo.append(("chunks", lambda: laws.chunks(subject, lengths)))
     if as_params is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from ..kernels import ntk
 from ..linearization import Array, Linearization, NTKError, UnsupportedModeError, identity, unfactored
 from .host import from_host, to_host
 from .subject import ConformanceError, Subject, require
@@ -19,6 +20,7 @@ AsParams = Callable[[Linearization, dict[str, Array]], Any]
 """From parameter arrays by name to what `at` takes."""
 
 MANY = 7  # a number of probes that 2 and 3 do not divide
+ROWS = 256  # the most outputs for which all of J is looked at
 
 
 def protocol(s: Subject) -> None:
@@ -200,6 +202,21 @@ def examples(s: Subject) -> None:
     wide = J.xp.concat([omega, omega], axis=1)
     _refused("gradients of examples", "cotangents that are too wide", lambda: J.map_example_vjp(identity, wide))
     _refused("gradients of examples", "chunk=0", lambda: J.map_example_vjp(identity, omega, chunk=0))
+
+
+def kernels(s: Subject) -> None:
+    """The exact kernel between examples is J Jᵀ, from VJPs of unit cotangents, put in order by example."""
+    J: Any = s.J
+    if J.examples is None or "vjp" not in J.modes or getattr(J, "map_example_vjp", None) is None or s.rows > ROWS:
+        return
+    axis, count = J.examples
+    order = np.moveaxis(np.arange(s.rows).reshape(J.outputs.shape), axis, 0).ravel()
+    blocks = [block.astype(np.float64)[order] for block in s.vjp(from_host(J.xp, np.eye(s.rows), J.outputs))]
+    wanted = [block @ block.T for block in blocks]
+    found = [to_host(kernel) for kernel in ntk(J, by="parameter").values()]
+    s.close("kernels", "ntk by parameter", found, wanted)
+    whole = np.sum(wanted, axis=0).reshape(count, s.rows // count, count, s.rows // count)
+    s.close("kernels", 'ntk with outputs="sum"', to_host(ntk(J, outputs="sum")), whole.sum(axis=(1, 3)))
 
 
 def misfits(s: Subject) -> None:
