@@ -43,6 +43,8 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
     by = "layer" if method not in ESTIMATORS or ESTIMATORS[method].parts else None
     if method in SKETCHES and min(net.x.shape[0] * net.params[-1][1].shape[0], 4) < 4:
         return  # of a rank below 4, which they refuse
+    if method == "reverse-by-example" and len(net.x) < 2:
+        return  # one example is not recognised as one of several
     other = network((net.x.shape[1], net.params[-1][1].shape[0]), seed=7, N=len(net.x))
     found = {}
     for backend in BACKENDS:
