@@ -41,7 +41,8 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
     """In float64, to rounding: values, error bars, intervals, passes, layers; and the alignment of two networks."""
     quantity = data.draw(st.sampled_from(QUANTITIES))
     by = "layer" if method not in ESTIMATORS or ESTIMATORS[method].parts else None
-    if method in SKETCHES and min(net.x.shape[0] * net.params[-1][1].shape[0], 4) < 4:
+    parameters = sum(array.size for layer in net.params for array in layer)
+    if method in SKETCHES and min(net.x.shape[0] * net.params[-1][1].shape[0], parameters) < 4:
         return  # of a rank below 4, which they refuse
     if method == "reverse-by-example" and len(net.x) < 2:
         return  # one example is not recognised as one of several
