@@ -8,6 +8,7 @@ benchmarks sides`` maps which of them wins where, and ``python -m benchmarks ove
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -19,34 +20,22 @@ from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
 
+OWN = {
+    "coverage": "bias, error bars and coverage of every estimator",
+    "estimators": "the contest with other libraries' estimators",
+    "tolerance": "runs to a tolerance, and what they spend",
+    "sides": "which estimator wins, by M/P and passes",
+    "overhead": "what estimators spend outside AD passes",
+}
+"""Benchmarks that are modules with a command line of their own."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and do as it says."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["coverage"]:
-        from . import coverage  # its kernels need autograd and scikit-learn, which the rest does without
-
-        coverage.main(given[1:])
-        return
-    if given[:1] == ["estimators"]:
-        from . import estimators
-
-        estimators.main(given[1:])
-        return
-    if given[:1] == ["tolerance"]:
-        from . import tolerance
-
-        tolerance.main(given[1:])
-        return
-    if given[:1] == ["sides"]:
-        from . import sides
-
-        sides.main(given[1:])
-        return
-    if given[:1] == ["overhead"]:
-        from . import overhead
-
-        overhead.main(given[1:])
+    if given and given[0] in OWN:
+        # imported here, for some need what the rest does without
+        importlib.import_module(f".{given[0]}", __package__).main(given[1:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -59,18 +48,19 @@ def main(arguments: list[str] | None = None) -> None:
     passes.add_argument("--case", choices=sorted(CASES), action="append", help="only this; may be repeated")
     passes.add_argument("--json", type=Path, help="write the raw samples here")
     passes.add_argument("--markdown", type=Path, help="write the tables here")
-    commands.add_parser("coverage", help="bias, error bars and coverage of every estimator; has options of its own")
-    commands.add_parser("estimators", help="the contest with other libraries' estimators; has options of its own")
-    commands.add_parser("tolerance", help="runs to a tolerance, and what they spend; has options of its own")
-    commands.add_parser("sides", help="which estimator wins, by M/P and passes; has options of its own")
-    commands.add_parser("overhead", help="what estimators spend outside AD passes; has options of its own")
+    for name, text in OWN.items():
+        commands.add_parser(name, help=f"{text}; has options of its own")
     table = commands.add_parser("table", help="the tables of a file of raw samples")
     table.add_argument("file", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
-        pages = {"estimators": estimators_page, "overhead": overhead_page}
-        pages |= {"sides": sides_page, "tolerance": tolerance_page}
+        pages = {
+            "estimators": estimators_page,
+            "overhead": overhead_page,
+            "sides": sides_page,
+            "tolerance": tolerance_page,
+        }
         page = pages.get(raw.get("benchmark"), report)
         sys.stdout.write(page.markdown(raw))
         return

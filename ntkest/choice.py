@@ -1,9 +1,10 @@
 """Which estimator: the one that was named, or, for "auto", the one that a pilot predicts to be the best.
 
 A few samples of XNysTrace show the spectrum's head and the mass of its tail, from which the errors of all estimators
-are forecast (`forecast`). Their passes are not lost to XNysTrace, which goes on from them; nor to XTrace where the
-sketch is on the side of the outputs, for it takes them over at a pass or two a sample. At a fixed cost the choice
-between these two then waits until as many samples are there as XTrace will have. To one-sided probes the pilot is lost.
+are forecast (`forecast`). Their passes are not lost to XNysTrace, which goes on from them; nor to the forms of XTrace
+where the sketch is on the side of the outputs, for they take it over. At a fixed cost the choice between these waits
+until as many samples are there as the form in question will have; towards a tolerance it is made anew at every look
+(`pilot`). For traces, one-sided probes have half of the pilot's passes.
 Without a pilot (under tracing, without both modes, by layer, or on a small budget) it is the one-sided mode on the
 smaller side. Exact passes are taken where they cost less.
 
@@ -32,7 +33,6 @@ MOST = 0.45
 
 ENOUGH = 8
 """Samples from which on an error bar corrects a forecast."""
-
 
 CLEARLY = 1.3
 """The factor in error by which those with fewer samples must beat those with more, for which more is yet unseen."""

@@ -8,7 +8,6 @@ for n S p q, and the rows cost n n' p q.
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -46,8 +45,3 @@ def _together(xp: ModuleType, block: Block) -> Any:
 
 def _leading(block: Block) -> tuple[int, ...]:
     return tuple((block[0] if isinstance(block, tuple) else block).shape[:2])
-
-
-def numbers_of(block: Block) -> int:
-    """How many a block holds."""
-    return sum(math.prod(side.shape) for side in (block if isinstance(block, tuple) else (block,)))
