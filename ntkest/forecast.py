@@ -117,8 +117,7 @@ class Spectrum:
         a = self.leverages(q, power)
         rest = self.values * (1 - a)
         share = rest * a
-        total = max(float(self.counts @ share), 1e-300)
-        mixed = total**2 / max(q - float(self.counts @ a**2), 1e-9)
+        total, mixed = max(float(self.counts @ share), 1e-300), float(_mixed(a, rest, self.counts, q))
         return Left(rest, rest**2 + mixed / total * share, mixed, float(self.counts @ (self.values * share)) / total)
 
     def residual(self, q: float, power: int) -> tuple[float, float, float]:
@@ -242,10 +241,15 @@ def _leverages(values: np.ndarray, counts: np.ndarray, q: float, power: int) -> 
 def _squares_left(values: np.ndarray, counts: np.ndarray, q: float, power: int) -> np.ndarray:
     """E ‖R‖_F² for each of several spectra (k, n)."""
     a = _leverages(values, counts, q, power)
-    left = values * (1 - a)
-    mixed = ((left * a) @ counts) ** 2 / np.maximum(q - a**2 @ counts, 1e-9)
-    squares: np.ndarray = left**2 @ counts + mixed
+    rest = values * (1 - a)
+    squares: np.ndarray = rest**2 @ counts + _mixed(a, rest, counts, q)
     return squares
+
+
+def _mixed(a: np.ndarray, rest: np.ndarray, counts: np.ndarray, q: float) -> np.ndarray:
+    """The squared norm of R beside its diagonal `rest` (…, n)."""
+    mixed: np.ndarray = ((rest * a) @ counts) ** 2 / np.maximum(q - a**2 @ counts, 1e-9)
+    return mixed
 
 
 def _independent(trace: float, square: float) -> Errors:

@@ -10,7 +10,7 @@ time for what they would have spent on them beyond; one-sided estimators take ov
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .estimate import Estimate
@@ -88,31 +88,36 @@ def auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     one_sided, why = prior(problem)
     if passes <= min(plan.max_passes, max(one_sided.first, one_sided.passes(problem, one_sided.first))):
         return run_exactly(f"exact: {passes} passes cost no more than a first sample")
+
+    def finish(estimator: Estimator, why: str, run: Run | None = None) -> Outcome:
+        return to_tolerance(problem, plan, assess, estimator, why, run, run_exactly, passes, need_of(problem))
+
     if can_sketch(problem, SURE) and SKETCH.passes(problem, SURE) <= plan.max_passes // 4:
-        return Pilot(problem, plan, assess).run()
-    return _finish(problem, plan, assess, *_compare_modes(problem, plan, assess, one_sided, why))
-
-
-def _finish(
-    problem: Problem, plan: Plan, assess: Assess, estimator: Estimator, why: str, run: Run | None = None
-) -> Outcome:
-    passes, run_exactly = exactly(problem)
-    return to_tolerance(problem, plan, assess, estimator, why, run, run_exactly, passes, need_of(problem))
+        return Pilot(problem, plan, assess, one_sided, (passes, run_exactly), finish).run()
+    return finish(*_compare_modes(problem, plan, assess, one_sided, why))
 
 
 class Pilot:
     """Samples of XNysTrace so far, and what they say."""
 
-    def __init__(self, problem: Problem, plan: Plan, assess: Assess) -> None:
-        self.problem, self.plan, self.assess = problem, plan, assess
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        assess: Assess,
+        one_sided: Estimator,
+        exact: tuple[int, Callable[[str], Outcome]],
+        finish: Callable[..., Outcome],
+    ) -> None:
+        self.problem, self.plan, self.assess, self.one_sided = problem, plan, assess, one_sided
+        self.exact, self.run_exactly = exact
+        self.finish = finish
         self.state: Any = None
         self.samples = 0
         self.spectra: list[Spectrum] = []
         """A likeness of each kernel's spectrum; none where there is nothing left to see."""
         self.values: Sequence[Estimate] = ()
         self.adoptable = SKETCH.on_outputs(problem)
-        self.exact, self.run_exactly = exactly(problem)
-        self.one_sided, _ = prior(problem)
 
     def run(self) -> Outcome:
         """Look, and go on or hand over, until the tolerance is met or max_passes are spent."""
@@ -237,15 +242,15 @@ class Pilot:
             if self.adoptable:
                 adopted = estimator.adopt(problem, self.state, need)
                 run = Run.of(problem, estimator, adopted, need, seed, problem.passes - estimator.passes(problem, need))
-            return _finish(problem, plan, assess, estimator, why, run)
+            return self.finish(estimator, why, run)
         if inherits(self.problem, self.one_sided):
             probes, state = SKETCH.one_sided(problem, self.state)
             run = Run.of(
                 problem, probes, state, self.samples, seed, problem.passes - probes.passes(problem, self.samples)
             )
         if cost < WORTH * PROBES:
-            return _finish(problem, plan, assess, self.one_sided, why, run)
-        return _finish(problem, plan, assess, *_compare_modes(problem, plan, assess, self.one_sided, why, run))
+            return self.finish(self.one_sided, why, run)
+        return self.finish(*_compare_modes(problem, plan, assess, self.one_sided, why, run))
 
     def outcome(self, why: str, interrupted: bool = False) -> Outcome:
         """The result, if this was all."""

@@ -212,13 +212,11 @@ def _modes(problem: Problem, estimator: Estimator, samples: int, passes: int) ->
         return passes, 0
     if estimator.modes == {"jvp"}:
         return 0, passes
-    pairs = problem.wants("square")
-    share = {
-        "xtrace": 1 / 2 if pairs else 2 / 3,
-        "xtrace-power": 1 / 2 if pairs else 3 / 5,
-        "hutch++": 3 / 5,
-        "hutch++jv": 3 / 4,
-    }.get(estimator.name, 1 / 2)
+    if isinstance(estimator, LeaveOneOut):
+        vjps, jvps = estimator.split(problem)
+        share = vjps / (vjps + jvps)
+    else:
+        share = {"hutch++": 3 / 5, "hutch++jv": 3 / 4}.get(estimator.name, 1 / 2)
     return share * passes, (1 - share) * passes
 
 

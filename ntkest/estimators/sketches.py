@@ -60,8 +60,13 @@ class LeaveOneOut(ABC):
     resumable: bool = True
 
     @abstractmethod
+    def split(self, problem: Problem) -> tuple[int, int]:
+        """VJPs and JVPs of a sample, for each kernel."""
+
     def each(self, problem: Problem) -> int:
         """Passes of a sample."""
+        vjps, jvps = self.split(problem)
+        return sum(vjps + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
 
     @abstractmethod
     def kept(self, problem: Problem) -> tuple[int, int]:

@@ -86,9 +86,9 @@ class XNysTrace(LeaveOneOut):
 
     name: str = "xnystrace"
 
-    def each(self, problem: Problem) -> int:
-        """A VJP and a JVP for each kernel."""
-        return sum(1 + kernel.J.passes_per_jvp for kernel in problem.kernels)
+    def split(self, problem: Problem) -> tuple[int, int]:
+        """One of each."""
+        return 1, 1
 
     def kept(self, problem: Problem) -> tuple[int, int]:
         """Probes and images of outputs, gradients and basis; half of that on the side of the parameters."""

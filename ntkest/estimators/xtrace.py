@@ -80,10 +80,9 @@ class XTrace(LeaveOneOut):
     power: int = 1
     """How often K is applied to the probes for the basis."""
 
-    def each(self, problem: Problem) -> int:
-        """Two VJPs and a JVP for each kernel; a JVP more for norms and products, one of each for a further power."""
-        vjps, jvps = self.power + 1, self.power + 1 if problem.pairs else self.power
-        return sum(vjps + jvps * kernel.J.passes_per_jvp for kernel in problem.kernels)
+    def split(self, problem: Problem) -> tuple[int, int]:
+        """Two VJPs and a JVP; a JVP more for norms and products, and one of each for a further power."""
+        return self.power + 1, self.power + 1 if problem.pairs else self.power
 
     def kept(self, problem: Problem) -> tuple[int, int]:
         """Probes, images and bases; and for norms KQ, else JᵀQ."""
