@@ -60,9 +60,11 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
         assert passes == costs, backend
         # the geometric mean of two error bars makes the root of a rounding error where the result is exact
         least = (1e-7 if method in (*SKETCHES, "auto") else 1e-9) * max(map(abs, reference))
-        # columns beyond the rank come from combs of eps^(2/3), which rounding turns by eps^(1/3)
-        rtol = 1e-5 if method in ("nystrom++", "adaptive-hutch++") else 1e-6
-        np.testing.assert_allclose(numbers, reference, rtol=rtol, atol=least, err_msg=backend)
+        # columns beyond the rank come from combs of eps^(2/3), which rounding turns by eps^(1/3): error bars see that
+        bars = [1, len(numbers) - len(as_floats(second)) + 1] if method in ("nystrom++", "adaptive-hutch++") else []
+        for places, rtol in ((np.delete(np.arange(len(numbers)), bars), 1e-6), (bars, 1e-5)):
+            here, there = (np.asarray(side)[places] for side in (numbers, reference))
+            np.testing.assert_allclose(here, there, rtol=rtol, atol=least, err_msg=backend)
 
 
 @pytest.mark.parametrize("method", METHODS)
