@@ -133,7 +133,7 @@ class ExampleReverse:
         return tuple(found[index] for index in range(len(blocks)))
 
     def _factors(self, index: int, behind: Tensors, seen: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pair (c or 1, n, S, …) of a weight, from cotangents (c, n, …) behind its uses and inputs (n, …) before."""
+        """The pair (c or 1, n, S, …) of a weight, from cotangents (c, n, …) behind it and inputs (n, …) before it."""
         sides = []
         for use, b, a in zip(self._uses, behind, seen, strict=True):
             if use.block == index:
