@@ -3,7 +3,8 @@
 A block of gradients comes as rows (k, n, P_l), or in factors (k, n, S, p) and (k, n, S, q) with gradients
 Σ_s left_s ⊗ right_s, as a layer applied at S positions gives them; the first axis of a factor is 1 where it does not
 depend on the cotangent. Of factors the products are Σ_st ⟨left_s, left'_t⟩ ⟨right_s, right'_t⟩; or they are multiplied
-out first, which is cheaper where positions are many and the layer is thin.
+out first, which is cheaper where positions are many and the layer is thin. Integers (1, n, S) as a left factor are unit
+vectors, as a table of embeddings gives them: their inner products are whether they are equal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Block = Array | tuple[Array, Array]
 
 def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
-    if isinstance(left, tuple) and isinstance(right, tuple) and _factored_pays(left, right):
+    if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
         return _in_factors(xp, left, right)
     rows, others = (_rows(xp, block) for block in (left, right))
     return _gram(xp, rows, others)
@@ -47,9 +48,14 @@ def _factored_pays(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
     return bool(factored <= explicit)
 
 
+def _looked_up(block: tuple[Array, Array]) -> bool:
+    return len(block[0].shape) < len(block[1].shape)
+
+
 def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-    first, second = (_gram(xp, mine, its) for mine, its in zip(a, b, strict=True))
-    both = first * second
+    second = _gram(xp, a[1], b[1])
+    first = _gram(xp, a[0], b[0]) if not _looked_up(a) else a[0][..., None, None, None] == b[0]
+    both = xp.astype(first, second.dtype, copy=False) * second
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
 
