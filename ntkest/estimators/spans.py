@@ -111,4 +111,5 @@ def _working(xp: ModuleType, blocks: Blocks) -> Any:
 
 
 def _times(xp: ModuleType, matrix: Array, rows: Blocks) -> Blocks:
-    return tuple(xp.astype(matrix, scalar_dtype(xp, row), copy=False) @ row for row in rows)
+    wide = [xp.astype(row, scalar_dtype(xp, row), copy=False) for row in rows]
+    return tuple(xp.astype(matrix, row.dtype, copy=False) @ row for row in wide)
