@@ -132,7 +132,8 @@ def _sketched(
         left = {n: error_of(problem, spectra, ESTIMATORS[n], samples[n]) for n in (SKETCH.name, *rivals[number:])}
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
             seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, sketch), SKETCH.name))
-            off = seen / error_of(problem, spectra, SKETCH, have)
+            forecast = error_of(problem, spectra, SKETCH, have)
+            off = seen / forecast if forecast > 0 else 1.0  # 0 where it has all of the range
             left = {n: error * (off if n == SKETCH.name else max(off, 1.0)) for n, error in left.items()}
         errors = errors | left
         if have <= samples[name] and all(CLEARLY * left[name] < error for n, error in left.items() if n != name):

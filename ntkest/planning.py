@@ -224,8 +224,8 @@ def _seconds(problem: Problem, state: Any) -> dict[str, float]:
     """Of a pass in each mode, compiled."""
     xp = problem.xp
     on_outputs = state.probes is not None
-    rows = (state.probes if on_outputs else state.bases[0][0])[:TIMED, :]
-    blocks = tuple(block[:TIMED, :] for block in (state.bases if on_outputs else state.images)[0])
+    rows = (state.probes if on_outputs else state.bases[0].rows[0])[:TIMED, :]
+    blocks = tuple(block[:TIMED, :] for block in (state.bases[0].rows if on_outputs else state.images[0]))
     runs: dict[str, Callable[[], Sequence[Any]]] = {
         "vjp": lambda: pull(problem, 0, rows),
         "jvp": lambda: push(problem, 0, blocks),

@@ -181,3 +181,13 @@ def test_what_makes_no_matrix_is_refused():
     with pytest.raises(ntkest.NTKError, match="zero"):
         ntkest.alignment_matrix([*J, ntkest.from_jacobian(np.zeros((18, 3)), SHAPE)], method="reverse", passes=80)
     assert ntkest.alignment_matrix(J[:1], Y, method="exact").value.shape == (2, 2)
+
+
+@pytest.mark.parametrize("seed", [214, 235])
+def test_a_kernel_of_low_rank_beside_one_near_it_is_aligned_where_a_sketch_has_all_of_its_range(seed):
+    A = oracle.with_spectrum(oracle.spectra(200)["rank-5"], 200, seed=0, P=400)
+    noise = np.random.default_rng(1).standard_normal(A.shape)
+    B = A + 0.1 * noise * np.linalg.norm(A) / np.linalg.norm(noise)
+    e = ntkest.alignment(ntkest.from_jacobian(A), ntkest.from_jacobian(B), passes=96, seed=seed)
+    assert float(e) == pytest.approx(oracle.alignment(A @ A.T, B @ B.T), abs=5 * float(e.std_error))
+    assert float(e.std_error) < 1e-6

@@ -68,6 +68,19 @@ def test_factors_and_rows_give_the_same_products(sizes):
         np.testing.assert_allclose(products(J.xp, left, right), wanted, rtol=1e-10, atol=1e-9)
 
 
+def test_rows_looked_up_count_where_they_are_the_same():
+    draw = np.random.default_rng(3)
+
+    def sides(n, positions):
+        indices = draw.integers(0, 5, (1, n, positions))
+        return indices, draw.standard_normal((2, n, positions, 4))
+
+    a, b = sides(3, 6), sides(4, 2)
+    rows = [np.einsum("nsv,knsq->knvq", np.eye(5)[i[0]], side).reshape(2, -1, 20) for i, side in (a, b)]
+    for left, right, first, second in ((a, b, rows[0], rows[1]), (a, a, rows[0], rows[0])):
+        np.testing.assert_allclose(products(J.xp, left, right), np.einsum("knP,lmP->knlm", first, second), atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

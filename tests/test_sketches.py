@@ -149,7 +149,11 @@ def test_alignments_with_kernels_of_low_rank_meet_their_tolerance(method, parame
 def kept(run):
     """Bytes of the arrays in a run's state."""
     state = run.state
-    rows = [*state.bases, *state.images] if hasattr(state, "bases") else [state.basis, *state.images, *state.pulled]
+    rows = (
+        [*(basis.rows for basis in state.bases), *state.images]
+        if hasattr(state, "bases")
+        else [state.basis, *state.images, *state.pulled]
+    )
     return sum(block.nbytes for blocks in rows for block in blocks)
 
 

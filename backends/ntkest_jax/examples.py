@@ -95,10 +95,7 @@ class Single:
     def varying(self) -> tuple[bool, ...]:
         """For each residual, whether it depends on the example."""
         jaxpr = self.derivative.forward
-        known = set(jaxpr.invars[len(self.params) :])
-        for eqn in jaxpr.eqns:
-            if any(not isinstance(a, core.Literal) and a in known for a in eqn.invars):
-                known.update(eqn.outvars)
+        known = _reached(jaxpr, jaxpr.invars[len(self.params) :])
         return tuple(not isinstance(a, core.Literal) and a in known for a in jaxpr.outvars[1:])
 
     def plan(self) -> tuple[Any, tuple[int | Factors, ...]]:
@@ -118,8 +115,11 @@ class Single:
                 results.extend(operands)
         return jaxpr.replace(eqns=_needed(jaxpr.eqns, results), outvars=results), tuple(places)
 
-    def pulled(self, consts: Any, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
-        """Cotangents (n, c, …) of n examples to blocks (n, c, P_l) or pairs (n, c, S, …)."""
+    def pulled(self, consts: Any, residuals: Any, cotangents: Any, shared: bool = False) -> tuple[Any, ...]:
+        """Cotangents (n, c, …) of n examples to blocks (n, c, P_l) or pairs (n, c, S, …).
+
+        With `shared`, factors that do not depend on the cotangent have 1 in place of c.
+        """
         jaxpr, places = self.plan()
 
         def one(residuals: Any, cotangent: Any) -> tuple[Any, ...]:
@@ -127,8 +127,45 @@ class Single:
             return tuple(p.of(results) if isinstance(p, Factors) else results[p].reshape(-1) for p in places)
 
         axes = tuple(0 if varies else None for varies in self.varying())
-        blocks: tuple[Any, ...] = jax.vmap(jax.vmap(one, (None, 0)), (axes, 0))(residuals, cotangents)
-        return blocks
+        out: Any = 0
+        if shared:
+            moved = _reached(jaxpr, jaxpr.invars[-1:])
+            out = tuple(
+                tuple(0 if jaxpr.outvars[side] in moved else None for side in p.sides) if isinstance(p, Factors) else 0
+                for p in places
+            )
+        blocks: tuple[Any, ...] = jax.vmap(jax.vmap(one, (None, 0), out), (axes, 0))(residuals, cotangents)
+        if not shared:
+            return blocks
+        return tuple(
+            tuple(a if axis == 0 else a[:, None, ...] for a, axis in zip(block, axes, strict=True))
+            if isinstance(block, tuple)
+            else block
+            for block, axes in zip(blocks, out, strict=True)
+        )
+
+    def residuals(self, consts: Any, blocks: Any, inputs: Any, start: Any, size: int) -> Any:
+        """What the VJPs of examples start … start + size - 1 need of their forward."""
+        own = rows_of(inputs, start, size)
+        axes = tuple(0 if varies else None for varies in self.varying())
+        forward = jax.vmap(lambda own: tuple(evaluate(self.derivative.forward, consts, [*blocks, *own])[1:]), 0, axes)
+        return forward(own)
+
+    def own(self, omega: Any, start: Any, size: int) -> Any:
+        """Cotangents (c, M) to those of the examples, (size, c, …)."""
+        count = omega.shape[0]
+        omega = jnp.moveaxis(omega.reshape(count, *self.shape), self.axis + 1, 0)
+        omega = lax.dynamic_slice_in_dim(omega, start, size)
+        return omega.reshape(size, count, *self.shape[: self.axis], 1, *self.shape[self.axis + 1 :])
+
+
+def _reached(jaxpr: Any, sources: Sequence[Any]) -> set[Any]:
+    """All variables that depend on `sources`."""
+    known = set(sources)
+    for eqn in jaxpr.eqns:
+        if any(not isinstance(a, core.Literal) and a in known for a in eqn.invars):
+            known.update(eqn.outvars)
+    return known
 
 
 def _needed(eqns: Sequence[Any], results: Sequence[Any]) -> list[Any]:
@@ -200,20 +237,12 @@ def run_examples(
 
     def part(consts: Parts, blocks: Any, inputs: Any, probes: Any, start: Any, size: int) -> Any:
         """Examples start … start + size - 1, all probes: (k, size, …)."""
-        own = rows_of(inputs, start, size)
-        axes = tuple(0 if varies else None for varies in step.varying())
-        primal = jax.vmap(
-            lambda own: tuple(evaluate(step.derivative.forward, consts[0], [*blocks, *own])[1:]), out_axes=axes
-        )
-        residuals = primal(own)
+        residuals = step.residuals(consts[0], blocks, inputs, start, size)
 
         def body(part: Any) -> Any:
             omega = part if expand is None else expand(part)
             count = omega.shape[0]
-            omega = jnp.moveaxis(omega.reshape(count, *step.shape), step.axis + 1, 0)
-            omega = lax.dynamic_slice_in_dim(omega, start, size)
-            alone = (*step.shape[: step.axis], 1, *step.shape[step.axis + 1 :])
-            images = step.pulled(consts[1], residuals, omega.reshape(size, count, *alone))
+            images = step.pulled(consts[1], residuals, step.own(omega, start, size))
             found = reduce(jax.tree.map(lambda a: a.reshape(size * count, *a.shape[2:]), images))
             return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size, count, *a.shape[1:]), 0, 1), found)
 
@@ -245,3 +274,19 @@ def run_examples(
         parts = (rows_of(probes, i, min(stride, count_of(probes) - i)) for i in range(0, count_of(probes), stride))
         results.append(concatenated(*[few(*arguments, p, start, size=size) for p in parts]))
     return concatenated(*results, axis=1)
+
+
+def run_uses(step: Single, blocks: Any, cotangents: Any, start: int, size: int) -> Any:
+    """``uses`` of examples start … start + size - 1."""
+
+    def whole(consts: Parts, blocks: Any, inputs: Any, cotangents: Any, start: Any, size: int) -> Any:
+        residuals = step.residuals(consts[0], blocks, inputs, start, size)
+        images = step.pulled(consts[1], residuals, step.own(cotangents, start, size), shared=True)
+        return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), images)
+
+    arguments = (step.consts, blocks, step.inputs, cotangents, start)
+    if is_traced(*blocks, *step.inputs, *step.consts[0], *step.consts[1], cotangents):
+        return whole(*arguments, size)
+    key = ("uses", step.shape, step.axis, len(step.params))
+    compiled = step.derivative.compiled.get(key, lambda: jax.jit(whole, static_argnames="size"))
+    return compiled(*arguments, size=size)

@@ -29,7 +29,7 @@ from ntkest.linearization import (
 
 from .cache import Memory, by_value
 from .derivatives import Parts
-from .examples import Single, run_examples
+from .examples import Single, run_examples, run_uses
 from .passes import Pass, check_shapes, default_chunk, run
 
 _functions: Memory[Any] = Memory(256)
@@ -118,6 +118,16 @@ class JaxLinearization:
         sizes = example_sizes(chunk, step.default(self.platform), count, leading(probes))
         with same_devices():
             return run_examples(step, self.params, reduce, probes, expand, sizes, self.platform)
+
+    def uses(self, cotangents: Any, start: int, stop: int) -> Any:
+        """See `ntkest.linearization.Uses`."""
+        step = self.alone()
+        if step is None:
+            raise AttributeError("this function has no gradients of single examples")
+        self._check_alive("vjp")
+        check_shapes(self._pass("vjp"), (cotangents,))
+        with same_devices():
+            return run_uses(step, self.params, _as_jax(cotangents), start, stop - start)
 
     def chunk_size(self, mode: str, count: int) -> int:
         """Probes pushed through together by default: a rule on the jaxpr and the platform, never a stopwatch."""

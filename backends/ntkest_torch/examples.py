@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ntkest.linearization import Tree
+from ntkest.linearization import Tree, tree_map
 
 from .errors import out_of_memory
 from .flags import differentiable_kernels, grad_mode, transforming
@@ -66,8 +66,8 @@ class ExampleReverse:
             else loose + sum(use.positions * sum(blocks[use.block].shape) for use in self._uses)
         )
 
-    def pullback(self, start: int, stop: int) -> Pull:
-        """The pullback of the examples start … stop-1."""
+    def pullback(self, start: int, stop: int, shared: bool = False) -> Pull:
+        """The pullback of the examples start … stop-1; `shared` gives factors that no cotangent changes only once."""
         if not self.batches:
             return self._one_by_one(start, stop)
         apart: list[Pull] = []
@@ -76,6 +76,9 @@ class ExampleReverse:
             if self.batches:
                 try:
                     images = self._together(start, stop, cotangents)
+                    if not shared:
+                        count = cotangents.shape[0]
+                        images = tree_map(lambda a: a.expand(count, *a.shape[1:]), images)
                 except (RuntimeError, UserWarning) as error:
                     if self._worked or out_of_memory(error):
                         raise
@@ -130,14 +133,14 @@ class ExampleReverse:
         return tuple(found[index] for index in range(len(blocks)))
 
     def _factors(self, index: int, behind: Tensors, seen: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pair (c, n, S, …) of one weight, from cotangents (c, n, …) behind all uses and inputs (n, …) before."""
+        """The pair (c or 1, n, S, …) of a weight, from cotangents (c, n, …) behind it and inputs (n, …) before it."""
         sides = []
         for use, b, a in zip(self._uses, behind, seen, strict=True):
             if use.block == index:
                 b = b.reshape(*b.shape[:2], use.positions, -1)
-                a = a.reshape(a.shape[0], use.positions, -1).expand(b.shape[0], -1, -1, -1)
+                a = a.reshape(1, a.shape[0], use.positions, -1)
                 sides.append((b, a) if use.transposed else (a, b))
-        left, right = (torch.cat(parts, dim=2) for parts in zip(*sides, strict=True))
+        left, right = (_joined(parts) for parts in zip(*sides, strict=True))
         return left, right
 
     def _one_by_one(self, start: int, stop: int) -> Pull:
@@ -157,6 +160,12 @@ class ExampleReverse:
             return tuple(torch.stack(parts, dim=1) for parts in zip(*rows, strict=True))
 
         return pull
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All positions, for as many cotangents as the part with the most has."""
+    count = max(part.shape[0] for part in parts)
+    return parts[0] if len(parts) == 1 else torch.cat([part.expand(count, -1, -1, -1) for part in parts], dim=2)
 
 
 @contextmanager

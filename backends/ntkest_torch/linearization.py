@@ -155,6 +155,12 @@ class TorchLinearization:
         sizes = example_sizes(chunk, example_chunk(by_example.numbers, self.outputs.device), count, leading(probes))
         return map_example_chunks(xp, pullback, reduce, probes, expand, count, sizes)
 
+    def uses(self, cotangents: torch.Tensor, start: int, stop: int) -> Tree:
+        """See `ntkest.linearization.Uses`."""
+        self._watch.check()
+        omega = self._probes(cotangents, self.outputs, "cotangents").reshape(-1, *self.outputs.shape)
+        return self._examples().pullback(start, stop, shared=True)(omega)
+
     def chunk_size(self, mode: str, count: int) -> int:
         """How many probes go through together by default; see `chunking.chunk_size` for the rule."""
         size = sum(p.numel() for p in self.params)

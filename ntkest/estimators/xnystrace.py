@@ -37,13 +37,13 @@ from .sketches import (
     Triple,
     add_probes,
     dimension,
-    grow_basis,
     grow_products,
     most_samples,
     pull,
     ritz_values,
     summarise,
 )
+from .spans import Span, extend_span
 
 MANY_PARAMETERS = 4
 """From this many parameters an output on, orthonormal bases are kept on the side of the outputs."""
@@ -55,12 +55,12 @@ class State:
 
     probes: Array | None = None
     """(m, M): the probes of the outputs, centred if asked; None on the other side."""
-    bases: tuple[Blocks, ...] = ()
-    """Q, as rows: blocks (m, P_l), or one block (m, M)."""
+    bases: tuple[Span, ...] = ()
+    """Q, or what stands for it, as rows: blocks (m, P_l), or one block (m, M)."""
     factors: tuple[Array, ...] = ()
     """R (m, m)."""
     images: tuple[Blocks, ...] = ()
-    """Z, as rows: one block (m, M), or blocks (m, P_l)."""
+    """Z = JQ or JᵀQ, as rows: one block (m, M), or blocks (m, P_l)."""
     products: dict[tuple[int, int], Array] = field(default_factory=dict)
     """Z_aᵀZ_b (m, m)."""
     overlaps: Array | None = None
@@ -74,8 +74,8 @@ class Captured:
 
     state: State
     """With all probes, and for the rest what was there before."""
-    bases: tuple[Blocks, ...]
-    """What the new probes add."""
+    bases: tuple[Span, ...]
+    """Of all probes."""
     factors: tuple[Array, ...]
     """R of all probes."""
 
@@ -122,11 +122,10 @@ class XNysTrace(LeaveOneOut):
         bases, factors = [], []
         for a in problem.indices:
             images = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
-            basis, factor = (state.bases[a], state.factors[a]) if state.bases else (None, None)
-            if waiting is not None:
-                basis, factor = join(problem.xp, basis, waiting.bases[a]), waiting.factors[a]
-            fresh, factor = grow_basis(problem.xp, basis, factor, images)
-            bases.append(fresh if waiting is None else join(problem.xp, waiting.bases[a], fresh))
+            newest = waiting or state
+            basis, factor = (newest.bases[a], newest.factors[a]) if newest.bases else (None, None)
+            basis, factor = extend_span(problem, basis, factor, images, loose=outputs)
+            bases.append(basis)
             factors.append(factor)
         return Captured(state, tuple(bases), tuple(factors))
 
@@ -134,7 +133,10 @@ class XNysTrace(LeaveOneOut):
         """The second half: push what is new in the bases back."""
         images: list[Blocks] = []
         for a, basis in enumerate(captured.bases):
-            images.append((push(problem, a, basis)[0],) if self.on_outputs(problem) else pull(problem, a, basis[0]))
+            old = captured.state.images[a] if captured.state.images else None
+            new = basis.since(0 if old is None else old[0].shape[0])
+            found = (push(problem, a, new)[0],) if self.on_outputs(problem) else pull(problem, a, new[0])
+            images.append(basis.turned(problem.xp, old, found))
         return _grown(problem, captured, images)
 
     def one_sided(self, problem: Problem, sketch: State | Captured) -> tuple[OneSided, onesided.State]:
@@ -194,16 +196,15 @@ def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
 
 def _grown(problem: Problem, captured: Captured, images: list[Blocks]) -> State:
     """The state with new basis vectors and their images."""
-    state, bases, xp, products = captured.state, captured.bases, problem.xp, {}
+    state, xp, products = captured.state, problem.xp, {}
     for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
         old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
         products[a, b] = problem.compiled(grow_products, xp, a == b)(old, images[a], images[b])
-    before = range(len(bases))
     return replace(
         state,
-        bases=tuple(join(xp, state.bases[a] if state.bases else None, bases[a]) for a in before),
+        bases=captured.bases,
         factors=captured.factors,
-        images=tuple(join(xp, state.images[a] if state.images else None, images[a]) for a in before),
+        images=tuple(join(xp, *pair) for pair in zip(state.images or (None,) * len(images), images, strict=True)),
         products=products,
     )
 

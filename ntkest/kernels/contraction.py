@@ -1,18 +1,21 @@
 """Inner products of the gradients of two sets of examples, block by block, by the cheaper of two ways.
 
 A block of gradients comes as rows (k, n, P_l), or in factors (k, n, S, p) and (k, n, S, q) with gradients
-Σ_s left_s ⊗ right_s, as a layer applied at S positions gives them. Of factors the products are
-Σ_st ⟨left_s, left'_t⟩ ⟨right_s, right'_t⟩, for (S n)(S' n')(p + q) multiplications; or they are multiplied out first,
-for n S p q, and the rows cost n n' p q.
+Σ_s left_s ⊗ right_s, as a layer applied at S positions gives them; the first axis of a factor is 1 where it does not
+depend on the cotangent. Of factors the products are Σ_st ⟨left_s, left'_t⟩ ⟨right_s, right'_t⟩; or they are multiplied
+out first, which is cheaper where positions are many and the layer is thin. Integers (1, n, S) as a left factor are unit
+vectors, as a table of embeddings gives them: their inner products are whether they are equal.
 """
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
-from typing import Any
 
-from ..linearization import Array, unfactored
-from ..tangents import Gram
+from ..linearization import Array, scalar_dtype, unfactored
+
+TILE = 256
+"""Rows from which on two smaller products are worth half of a large one."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -20,28 +23,68 @@ Block = Array | tuple[Array, Array]
 
 def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
-    a, b = (_together(xp, side) for side in (left, right))
-    if not (isinstance(a, tuple) and isinstance(b, tuple) and _factored_pays(a, b)):
-        a, b = unfactored(xp, a), unfactored(xp, b)
-    found = Gram(xp, (0,), 1)((a,), (b,))[0, ...]
-    return xp.reshape(found, (*_leading(left), *_leading(right)))
+    if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
+        return _in_factors(xp, left, right)
+    rows, others = (_rows(xp, block) for block in (left, right))
+    return _gram(xp, rows, others)
+
+
+def cotangents_of(block: Block) -> int:
+    """How many a block is of."""
+    return max(int(side.shape[0]) for side in (block if isinstance(block, tuple) else (block,)))
 
 
 def _factored_pays(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
-    rows, positions, p = a[0].shape
-    others, there, q = b[0].shape[0], b[0].shape[1], a[1].shape[2]
-    factored: int = rows * positions * others * there * (p + q)
-    explicit = (rows * positions + others * there) * p * q + rows * others * p * q
+    """By multiplications: those of both Gram matrices and of their product, or those of rows and of their products."""
+    n, positions = a[0].shape[1:3]
+    others, there = b[0].shape[1:3]
+    p, q = a[0].shape[3], a[1].shape[3]
+    pairs = n * positions * others * there
+    k, l = cotangents_of(a), cotangents_of(b)  # noqa: E741
+    factored = pairs * (
+        sum(mine.shape[0] * its.shape[0] * mine.shape[3] for mine, its in zip(a, b, strict=True)) + k * l
+    )
+    explicit = (k * n * positions + l * others * there) * p * q + k * n * l * others * p * q
     return bool(factored <= explicit)
 
 
-def _together(xp: ModuleType, block: Block) -> Any:
-    """With k and n in one axis."""
-    if isinstance(block, tuple):
-        left, right = (xp.reshape(side, (-1, *side.shape[2:])) for side in block)
-        return left, right
-    return xp.reshape(block, (-1, *block.shape[2:]))
+def _looked_up(block: tuple[Array, Array]) -> bool:
+    return len(block[0].shape) < len(block[1].shape)
 
 
-def _leading(block: Block) -> tuple[int, ...]:
-    return tuple((block[0] if isinstance(block, tuple) else block).shape[:2])
+def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
+    second = _gram(xp, a[1], b[1])
+    first = _gram(xp, a[0], b[0]) if not _looked_up(a) else a[0][..., None, None, None] == b[0]
+    both = xp.astype(first, second.dtype, copy=False) * second
+    return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
+
+
+def _rows(xp: ModuleType, block: Block) -> Array:
+    if not isinstance(block, tuple):
+        return block
+    count = cotangents_of(block)
+    left, right = (xp.broadcast_to(side, (count, *side.shape[1:])) for side in block)
+    return unfactored(xp, (left, right))
+
+
+def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
+    """Products (…, …) over the last axes (…, p), in at least float32; of an array with itself half of them."""
+
+    def flat(side: Array) -> Array:
+        wide = xp.astype(side, scalar_dtype(xp, side), copy=False)
+        return xp.reshape(wide, (math.prod(side.shape[:-1]), side.shape[-1]))
+
+    rows = flat(left)
+    found = _symmetric(xp, rows) if left is right else rows @ flat(right).T
+    return xp.reshape(found, (*left.shape[:-1], *right.shape[:-1]))
+
+
+def _symmetric(xp: ModuleType, rows: Array) -> Array:
+    """The Gram matrix of rows, in little more than half of its multiplications."""
+    half = rows.shape[0] // 2
+    if half < TILE:
+        return rows @ rows.T
+    first, second = rows[:half, :], rows[half:, :]
+    across = first @ second.T
+    above = xp.concat([_symmetric(xp, first), across], axis=1)
+    return xp.concat([above, xp.concat([across.T, _symmetric(xp, second)], axis=1)], axis=0)

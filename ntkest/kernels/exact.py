@@ -62,7 +62,7 @@ def ntk(
     for part, left, right in zip(groups.part_of, images[0], images[-1], strict=True):
         found = _kernel(J.xp, left, right, wanted)
         totals[part] = found if totals[part] is None else totals[part] + found
-    kernels = [J.xp.astype(total, J.outputs.dtype, copy=False) for total in totals]
+    kernels = [J.xp.astype(_arranged(J.xp, total), J.outputs.dtype, copy=False) for total in totals]
     return dict(zip(groups.names, kernels, strict=True)) if groups.names else kernels[0]
 
 
@@ -103,22 +103,21 @@ def _images(J: Linearization, wanted: Reduction) -> tuple[Block, ...]:
     map_example_vjp: Any = getattr(J, "map_example_vjp", None)
     if map_example_vjp is None or "vjp" not in J.modes:
         raise UnsupportedModeError("the kernel between examples needs gradients of single examples, and this has none")
-    xp, (axis, _) = J.xp, checked_examples(J.examples)
+    xp, (axis, count) = J.xp, checked_examples(J.examples)
     shape = tuple(J.outputs.shape)
     own = (*shape[:axis], 1, *shape[axis + 1 :])
     cotangents = xp.reshape(beside(xp, wanted.cotangents, J.outputs, J.outputs.dtype), (-1, *own))
     k = cotangents.shape[0]
     whole = xp.reshape(xp.broadcast_to(cotangents, (k, *shape)), (k, -1))
-    found: tuple[Block, ...] = map_example_vjp(identity, whole)
+    uses: Any = getattr(J, "uses", None)
+    found: tuple[Block, ...] = map_example_vjp(identity, whole) if uses is None else uses(whole, 0, count)
     return found
 
 
 def _kernel(xp: Any, left: Block, right: Block, wanted: Reduction) -> Array:
-    """The share of one parameter block in (n·k, n'·k'), or in the mean over equal cotangents, (n, n')."""
+    """The share of one parameter block in the kernel, (k, n, k', n'), or in the mean over equal cotangents, (n, n')."""
     if wanted.full:
-        found = products(xp, left, right)
-        k, n, others, there = found.shape
-        return xp.reshape(xp.permute_dims(found, (1, 0, 3, 2)), (n * k, there * others))
+        return products(xp, left, right)
     count = len(wanted.cotangents)
     terms = [products(xp, _row(left, i), _row(right, i))[0, :, 0, :] for i in range(count)]
     total = terms[0]
@@ -127,8 +126,16 @@ def _kernel(xp: Any, left: Block, right: Block, wanted: Reduction) -> Array:
     return total / count
 
 
+def _arranged(xp: Any, kernel: Array) -> Array:
+    """(n·k, n'·k') of (k, n, k', n')."""
+    if len(kernel.shape) == 2:
+        return kernel
+    k, n, others, there = kernel.shape
+    return xp.reshape(xp.permute_dims(kernel, (1, 0, 3, 2)), (n * k, there * others))
+
+
 def _row(block: Block, i: int) -> Block:
     if isinstance(block, tuple):
-        left, right = block
-        return left[i : i + 1, ...], right[i : i + 1, ...]
+        left, right = (side[min(i, side.shape[0] - 1) :, ...][:1, ...] for side in block)
+        return left, right
     return block[i : i + 1, ...]

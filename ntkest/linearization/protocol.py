@@ -154,6 +154,24 @@ class ExampleGradients(Protocol):
         ...
 
 
+class Uses(Protocol):
+    """Optional on a linearization with `ExampleGradients`, found by asking for the attribute ``uses``."""
+
+    def uses(self, cotangents: Array, start: int, stop: int) -> tuple[Array | tuple[Array, Array], ...]:
+        """J_nᵀ ω_n for examples n = start … stop-1 and whole cotangents ω (k, M), as they are made.
+
+        Returns
+        -------
+        tuple
+            For each parameter block rows (k, n, P_l), or factors (k, n, S, p) and (k, n, S, q) as `map_example_vjp`
+            has them, the first axis of one being 1 if it does not depend on ω: inputs of a layer are not repeated.
+            A left factor may be integers (1, n, S) instead: the rows of a table that were looked up, standing for
+            unit vectors. Such a block comes so for all examples, and for both sides of a product.
+            Costs k reverse passes over these examples.
+        """
+        ...
+
+
 class Compiler(Protocol):
     """Optional on a linearization, found by asking for the attribute ``compile``."""
 

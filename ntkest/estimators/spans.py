@@ -1,0 +1,115 @@
+"""Vectors that span a sketch, and what is known of the orthonormal ones that they stand for.
+
+A sketch needs Z = JQ for an orthonormal basis Q of its images Y. Images of a network are far from dependent as a rule.
+Then Y itself is kept and pushed: with Y = LQ, L being the Cholesky factor of Y's Gram matrix, JQ is L⁻¹(JY), and
+nothing of Y's size is written, at a fifth of the operations of a QR. Where they are close to dependent that would lose
+digits, and Q is made, by Householder reflections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..linearization import Array, Blocks, is_concrete, number, scalar_dtype
+from ..tangents import Gram, join
+from .problem import Problem
+from .sketches import grow_basis, grow_products
+
+DIGITS = 0.25
+"""The share of the digits that a Cholesky factor may lose."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Vectors V as rows, blocks (m, P_l), and L (m, m) with V = LQ; None where they are orthonormal themselves."""
+
+    rows: Blocks
+    lower: Array | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of vectors, m."""
+        return int(self.rows[0].shape[0])
+
+    def since(self, have: int) -> Blocks:
+        """The vectors from number `have` on."""
+        return self.rows if not have else tuple(block[have:, :] for block in self.rows)
+
+    def orthonormal(self, xp: ModuleType) -> Blocks:
+        """Q, as rows."""
+        return self.rows if self.lower is None else _times(xp, xp.linalg.inv(self.lower), self.rows)
+
+    def turned(self, xp: ModuleType, old: Blocks | None, images: Blocks) -> Blocks:
+        """Images of the last vectors of Q from those of V, given all earlier `old` ones of Q."""
+        if self.lower is None:
+            return images
+        have = self.count - images[0].shape[0]
+        if old is not None:
+            before = _times(xp, self.lower[have:, :have], old)
+            images = tuple(xp.astype(a, b.dtype, copy=False) - b for a, b in zip(images, before, strict=True))
+        return _times(xp, xp.linalg.inv(self.lower[have:, have:]), images)
+
+
+def extend_span(problem: Problem, old: Span | None, r: Array | None, blocks: Blocks, loose: bool) -> tuple[Span, Array]:
+    """With the images in `blocks`; and R of all images, Y = RᵀQ as rows, given that of those before.
+
+    Only `loose` ones may stay as they are: it pays where they are longer than their own images, which are then turned.
+    """
+    xp = problem.xp
+    if loose and is_concrete(blocks[0][0, 0]) and (old is None or old.lower is not None):
+        span = _appended(problem, old, blocks)
+        if span is not None and span.lower is not None:
+            return span, xp.astype(span.lower.T, _working(xp, blocks), copy=False)
+    basis = None if old is None else old.orthonormal(xp)
+    fresh, r = grow_basis(xp, basis, r, blocks)
+    return Span(join(xp, basis, fresh)), r
+
+
+def _appended(problem: Problem, old: Span | None, blocks: Blocks) -> Span | None:
+    """Both as they are, unless what `blocks` add to the span is too close to dependent."""
+    xp = problem.xp
+    corner = problem.compiled(grow_products, xp, True)(None, blocks, blocks)
+    lower: Array | None = None
+    across: Array | None = None
+    if old is not None:
+        lower, across = old.lower, problem.compiled(Gram(xp, (0,) * len(blocks), 1))(old.rows, blocks)[0, ...]
+    rest, beside, least = problem.compiled(_complement, xp)(lower, across, corner)
+    if not number(least) > float(xp.finfo(_working(xp, blocks)).eps) ** DIGITS:
+        return None
+    return Span(join(xp, old.rows if old else None, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
+
+
+def _complement(
+    xp: ModuleType, lower: Array | None, across: Array | None, corner: Array
+) -> tuple[Array, Array | None, Array]:
+    """The Gram matrix of what new vectors have beside Q, their products with Q, and the former's least eigenvalue.
+
+    The last for vectors of unit length.
+    """
+    beside, rest = None, corner
+    if lower is not None:
+        beside = xp.linalg.solve(lower, across)
+        rest = corner - beside.T @ beside
+    squares = xp.linalg.diagonal(corner)
+    sizes = xp.where(squares > 0, squares, xp.ones_like(squares)) ** 0.5
+    return rest, beside, xp.min(xp.linalg.eigvalsh(rest / (sizes[:, None] * sizes[None, :])))
+
+
+def _cholesky(xp: ModuleType, lower: Array | None, beside: Array | None, rest: Array) -> Array:
+    """L of all vectors."""
+    corner = xp.linalg.cholesky(rest)
+    if lower is None or beside is None:
+        return corner
+    above = xp.concat([lower, xp.zeros_like(beside)], axis=1)
+    return xp.concat([above, xp.concat([beside.T, corner], axis=1)], axis=0)
+
+
+def _working(xp: ModuleType, blocks: Blocks) -> Any:
+    return xp.result_type(*(scalar_dtype(xp, block) for block in blocks))
+
+
+def _times(xp: ModuleType, matrix: Array, rows: Blocks) -> Blocks:
+    wide = [xp.astype(row, scalar_dtype(xp, row), copy=False) for row in rows]
+    return tuple(xp.astype(matrix, row.dtype, copy=False) @ row for row in wide)
