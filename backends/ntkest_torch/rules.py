@@ -115,13 +115,47 @@ def _embedding(
     """A table of embeddings. With `max_norm` it is written to, with frequencies gradients are not linear."""
     if max_norm is not None or scale_grad_by_freq:
         return func(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-    padding = padding_idx if padding_idx is None or padding_idx >= 0 else weight.shape[0] + padding_idx
+    padding = None if padding_idx is None else padding_idx % weight.shape[0]
     return taps.call(
         lambda outputs: (Lookup(padding), math.prod(outputs.shape[:-1])),
         lambda x, weight, _: func(x, weight, padding_idx, sparse=sparse),
         input,
         weight,
     )
+
+
+def _bag(
+    taps: Taps,
+    func: Any,
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    *rest: Any,
+    **others: Any,
+) -> Tensor:
+    """Sums and means of embeddings, of which torch has no batches: made of an embedding where that is the same."""
+    special = (offsets, max_norm, scale_grad_by_freq, *rest, *others.values())
+    if input.ndim != 2 or mode == "max" or not all(option is None or option is False for option in special):
+        return func(input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, *rest, **others)
+    found = _embedding(taps, functional.embedding, input, weight)
+    return found.sum(1) if mode == "sum" else found.mean(1)
+
+
+def _weight_norm(taps: Taps, func: Any, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """A weight of given norms, with operations of which torch has batches."""
+    axes = [axis for axis in range(v.ndim) if axis != dim % v.ndim] if dim != -1 else list(range(v.ndim))
+    return v * (g / torch.linalg.vector_norm(v, dim=axes, keepdim=True))
+
+
+def _bilinear(taps: Taps, func: Any, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A bilinear form, with operations of which torch has batches."""
+    found = torch.einsum("...i,oij,...j->...o", x, weight, y)
+    return found if bias is None else found + bias
 
 
 def _view(taps: Taps, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -165,6 +199,9 @@ RULES: dict[Any, Rule] = {
     functional.conv_transpose2d: _transposed(2),
     functional.conv_transpose3d: _transposed(3),
     functional.embedding: _embedding,
+    functional.embedding_bag: _bag,
+    functional.bilinear: _bilinear,
+    torch._weight_norm: _weight_norm,
     functional.multi_head_attention_forward: _inside,
     **dict.fromkeys(
         (

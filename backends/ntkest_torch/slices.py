@@ -51,6 +51,7 @@ class Slice:
     ) -> None:
         self._gradients, self._live = gradients, live
         blocks = tuple(point.blocks.values())
+        self._sizes = [block.numel() for block in blocks]
         n = next(iter(inputs.values())).shape[0]
         self._loose = tuple(index for index in range(len(blocks)) if index not in gradients)
         of = [blocks[min(use.blocks)] for use in uses]
@@ -85,7 +86,7 @@ class Slice:
                 if index in self._gradients:
                     rows[index].append(self._gradients[index].rows(seen))
             for index, image in zip(self._loose, images, strict=True):
-                rows[index].append(image.flatten(2))
+                rows[index].append(image.reshape(*image.shape[:2], self._sizes[index]))
             for number in kept:
                 parts[number].append(behind[number])
         seen = self._seen.of({number: _together(some) for number, some in parts.items()})
