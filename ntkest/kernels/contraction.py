@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
+from typing import Any
 
 from ..linearization import Array, scalar_dtype, unfactored
 
-TILE = 256
+TILE = 128
 """Rows from which on two smaller products are worth half of a large one."""
+
+ROWS = 2**22
+"""Numbers of a block that are multiplied out together: little enough to be used again while they are at hand."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -25,8 +29,9 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
     if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
         return _in_factors(xp, left, right)
-    rows, others = (_rows(xp, block) for block in (left, right))
-    return _gram(xp, rows, others)
+    if not isinstance(left, tuple) and not isinstance(right, tuple):
+        return _gram(xp, left, right)
+    return _in_rows(xp, left, right)
 
 
 def cotangents_of(block: Block) -> int:
@@ -59,12 +64,35 @@ def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) 
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
 
-def _rows(xp: ModuleType, block: Block) -> Array:
+def _in_rows(xp: ModuleType, a: Block, b: Block) -> Array:
+    """Products by multiplying out: a part of the gradients at a time, the same of both sides."""
+    p, q = next((block[0].shape[-1], block[1].shape[-1]) for block in (a, b) if isinstance(block, tuple))
+    longest = max(cotangents_of(block) * _examples(block) for block in (a, b))
+    step = max(1, ROWS // (longest * q))
+    total: Any = None
+    for start in range(0, p, step):
+        rows = _rows(xp, a, start, min(start + step, p), q)
+        others = rows if a is b else _rows(xp, b, start, min(start + step, p), q)
+        term = _gram(xp, rows, others)
+        total = term if total is None else total + term
+    return xp.permute_dims(total, (1, 0, 3, 2))
+
+
+def _rows(xp: ModuleType, block: Block, start: int, stop: int, q: int) -> Array:
+    """A part (n, k, (stop - start)·q) of the gradients, of rows start … stop-1 of a weight with rows of length q."""
     if not isinstance(block, tuple):
-        return block
-    count = cotangents_of(block)
-    left, right = (xp.broadcast_to(side, (count, *side.shape[1:])) for side in block)
-    return unfactored(xp, (left, right))
+        return xp.permute_dims(block[:, :, start * q : stop * q], (1, 0, 2))
+    left, right = block[0][..., start:stop], block[1]
+    k, n, positions, p = left.shape
+    if right.shape[0] == 1:  # one product for all cotangents
+        left = xp.reshape(xp.permute_dims(left, (1, 0, 3, 2)), (n, k * p, positions))
+        return xp.reshape(left @ right[0, ...], (n, k, p * q))
+    found = unfactored(xp, (xp.broadcast_to(left, (right.shape[0], n, positions, p)), right))
+    return xp.permute_dims(found, (1, 0, 2))
+
+
+def _examples(block: Block) -> int:
+    return int((block[0] if isinstance(block, tuple) else block).shape[1])
 
 
 def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
