@@ -10,13 +10,17 @@ vectors, as a table of embeddings gives them: their inner products are whether t
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
 from ..linearization import Array, scalar_dtype, unfactored
 
-TILE = 128
-"""Rows from which on two smaller products are worth half of a large one."""
+TILE = 96
+"""Rows that a strip of a symmetric product has at least: thinner products are slow."""
+
+STRIPS = 8
+"""Strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more of them."""
 
 ROWS = 2**22
 """Numbers of a block that are multiplied out together: little enough to be used again while they are at hand."""
@@ -108,11 +112,16 @@ def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
 
 
 def _symmetric(xp: ModuleType, rows: Array) -> Array:
-    """The Gram matrix of rows, in little more than half of its multiplications."""
-    half = rows.shape[0] // 2
-    if half < TILE:
+    """The Gram matrix of rows, in little more than half of its multiplications: each strip from the diagonal on."""
+    count = rows.shape[0]
+    strips = min(STRIPS, count // TILE)
+    if strips < 2:
         return rows @ rows.T
-    first, second = rows[:half, :], rows[half:, :]
-    across = first @ second.T
-    above = xp.concat([_symmetric(xp, first), across], axis=1)
-    return xp.concat([above, xp.concat([across.T, _symmetric(xp, second)], axis=1)], axis=0)
+    ends = [count * i // strips for i in range(strips + 1)]
+    spans = list(pairwise(ends))
+    upper = [rows[start:stop, :] @ rows[start:, :].T for start, stop in spans]
+    whole = []
+    for i, (start, stop) in enumerate(spans):
+        mirrored = [upper[j][:, start - ends[j] : stop - ends[j]].T for j in range(i)]
+        whole.append(xp.concat([*mirrored, upper[i]], axis=1))
+    return xp.concat(whole, axis=0)
