@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import ntkest
+from ntkest.kernels import contraction
 from ntkest.kernels.contraction import products
+from ntkest.kernels.merging import merged, sharing
 
 N, O, P = 7, 3, 11  # noqa: E741 - the number of outputs of an example
 A = np.random.default_rng(0).standard_normal((N * O, P))
@@ -101,3 +103,43 @@ def test_rows_looked_up_count_where_they_are_the_same():
 def test_bad_input_says_so(call, message):
     with pytest.raises(ntkest.NTKError, match=message):
         call()
+
+
+def multiplied_out(block):
+    left, right = (np.broadcast_to(side, (3, *side.shape[1:])) for side in block)
+    return np.einsum("knsp,knsq->knpq", left, right).reshape(3, left.shape[1], -1)
+
+
+@pytest.mark.parametrize("leads", [(3, 1), (1, 3), (3, 3)], ids=str)
+def test_blocks_are_multiplied_out_by_parts(leads, monkeypatch):
+    monkeypatch.setattr(contraction, "ROWS", 200)
+    draw = np.random.default_rng(5)
+    a, b = (
+        tuple(draw.standard_normal((k, n, 40, size)) for k, size in zip(leads, (6, 5), strict=True)) for n in (4, 2)
+    )
+    rows, others = multiplied_out(a), multiplied_out(b)
+    for left, right in ((a, b), (a, others), (rows, b)):
+        np.testing.assert_allclose(
+            products(np, left, right), np.einsum("knp,lmp->knlm", rows, others), rtol=1e-10, atol=1e-9
+        )
+    np.testing.assert_allclose(products(np, a, a), np.einsum("knp,lmp->knlm", rows, rows), rtol=1e-10, atol=1e-9)
+
+
+def test_halves_of_symmetric_products_make_the_whole():
+    for count in (5, 191, 192, 500, 1000):
+        rows = np.random.default_rng(count).standard_normal((2, count // 2, 3))
+        flat = rows.reshape(-1, 3)
+        np.testing.assert_allclose(products(np, rows, rows).reshape(len(flat), len(flat)), flat @ flat.T, atol=1e-12)
+
+
+def test_blocks_that_share_a_factor_are_merged_where_they_belong_together():
+    draw = np.random.default_rng(6)
+    left, right, ones = draw.standard_normal((3, 4, 1, 5)), draw.standard_normal((1, 4, 1, 7)), np.ones((1, 4, 1, 1))
+    blocks = [(left, right), (left, ones), (left.copy(), ones), draw.standard_normal((3, 4, 2))]
+    assert sharing([blocks], [0, 0, 0, 1]) == [[0, 1], [2], [3]]
+    assert sharing([blocks], [0, 1, 1, 1]) == [[0], [1], [2], [3]]
+    one, *rest = merged(np, blocks, [[0, 1], [2], [3]])
+    np.testing.assert_allclose(
+        products(np, one, one), sum(products(np, block, block) for block in blocks[:2]), rtol=1e-12
+    )
+    assert rest == [blocks[2], blocks[3]]

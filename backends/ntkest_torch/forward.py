@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
 
 import torch
 from torch.autograd import forward_ad
@@ -16,6 +15,7 @@ from ntkest.linearization import UnsupportedModeError
 from .errors import layer_of, out_of_memory
 from .flags import differentiable_kernels, grad_mode
 from .norms import ElementaryNorms
+from .padding import PaddingHeld, pads
 from .programs import ModuleProgram, Point, Program
 from .reverse import Reverse
 
@@ -55,6 +55,7 @@ class Forward:
         self._reverse = reverse
         self._route = route
         self._graph: tuple[torch.Tensor, Tensors] | None = None
+        self._pads = isinstance(program, ModuleProgram) and pads(program.module)
 
     @property
     def passes_per_jvp(self) -> int:
@@ -75,7 +76,7 @@ class Forward:
                     if batched and not (route.batches and (tangents[0].shape[0] > 1 or self._live)):
                         continue
                     try:
-                        with differentiable_kernels(without_onednn), self._norms():
+                        with differentiable_kernels(without_onednn), self._rules():
                             images = run(tangents)
                     except RuntimeError as error:
                         if out_of_memory(error):
@@ -97,8 +98,11 @@ class Forward:
         route.doubles = True
         return images
 
-    def _norms(self) -> AbstractContextManager[Any]:
-        return ElementaryNorms() if self._live else nullcontext()
+    @contextmanager
+    def _rules(self) -> Iterator[None]:
+        """What torch's own forward derivatives need to be right."""
+        with ElementaryNorms() if self._live else nullcontext(), PaddingHeld() if self._pads else nullcontext():
+            yield
 
     def _function(self) -> Callable[..., torch.Tensor]:
         return lambda *blocks: self._program(self._point.with_blocks(blocks))
@@ -128,7 +132,7 @@ class Forward:
 
     def _doubled(self, tangents: Tensors) -> torch.Tensor:
         # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._norms():
+        with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._rules():
             outputs, blocks = self._graph = self._graph or self._reverse.graph(fresh=True)
             images: torch.Tensor = self._reverse.within(blocks, lambda: self._pulled_back(outputs, blocks, tangents))
         if self._live:

@@ -193,7 +193,7 @@ class TorchLinearization:
     def _push(self, tangents: Any) -> Array:
         checked = as_tangents(xp, self.params, self.param_names, tangents)
         blocks = tuple(
-            self._probes(v, p, f"tangents of {name!r}").reshape(-1, *p.shape)
+            self._probes(v, p, f"tangents of {name!r}").reshape(v.shape[0], *p.shape)
             for v, p, name in zip(checked, self.params, self.param_names, strict=True)
         )
         images = self._forward.passes(blocks)

@@ -91,12 +91,18 @@ class ModuleProgram(Program):
     def __init__(self, module: nn.Module, *rest: Any) -> None:
         super().__init__(*rest)
         self.module = module
+        self._names = _names(module)
 
     def within(self, point: Point, run: Callable[[], Any]) -> Any:
         """See `Program.within`."""
-        state = {f"module.{name}": tensor for name, tensor in {**point.constants, **point.blocks}.items()}
+        state = {f"module.{name}": tensor for name, tensor in self._state(point).items()}
         with one_thread:
-            return torch.func.functional_call(_Inside(self.module), state, (run,))
+            return torch.func.functional_call(_Inside(self.module), state, (run,), tie_weights=False)
+
+    def _state(self, point: Point) -> Named:
+        """The tensors by all places where the module holds them."""
+        tensors = {**point.constants, **point.blocks}
+        return {place: tensors[name] for place, name in self._names.items()}
 
     def first_name(self, name: str) -> str:
         """The name under which a parameter or buffer is listed, for any of the places where it is tied."""
@@ -110,8 +116,24 @@ class ModuleProgram(Program):
     def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         with one_thread:
             return torch.func.functional_call(
-                self.module, {**point.constants, **point.blocks}, tuple(args), dict(kwargs)
+                self.module, self._state(point), tuple(args), dict(kwargs), tie_weights=False
             )
+
+
+def _names(module: nn.Module) -> dict[str, str]:
+    """Under which name each parameter and buffer is listed first, by the places where it is held, tied ones included.
+
+    A module that is registered twice counts once. `functional_call` would find the tensors of its second place by
+    itself, take those that it has just put into the first for the module's own, and leave them there.
+    """
+    first: dict[int, str] = {}
+    places = {}
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                place = f"{prefix}.{name}" if prefix else name
+                places[place] = first.setdefault(id(tensor), place)
+    return places
 
 
 class _Inside(nn.Module):

@@ -10,12 +10,20 @@ vectors, as a table of embeddings gives them: their inner products are whether t
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 from ..linearization import Array, scalar_dtype, unfactored
 
-TILE = 256
-"""Rows from which on two smaller products are worth half of a large one."""
+TILE = 96
+"""Rows that a strip of a symmetric product has at least: thinner products are slow."""
+
+STRIPS = 8
+"""Strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more of them."""
+
+ROWS = 2**22
+"""Numbers of a block that are multiplied out together: little enough to be used again while they are at hand."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -25,8 +33,9 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
     if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
         return _in_factors(xp, left, right)
-    rows, others = (_rows(xp, block) for block in (left, right))
-    return _gram(xp, rows, others)
+    if not isinstance(left, tuple) and not isinstance(right, tuple):
+        return _gram(xp, left, right)
+    return _in_rows(xp, left, right)
 
 
 def cotangents_of(block: Block) -> int:
@@ -59,12 +68,35 @@ def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) 
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
 
-def _rows(xp: ModuleType, block: Block) -> Array:
+def _in_rows(xp: ModuleType, a: Block, b: Block) -> Array:
+    """Products by multiplying out: a part of the gradients at a time, the same of both sides."""
+    p, q = next((block[0].shape[-1], block[1].shape[-1]) for block in (a, b) if isinstance(block, tuple))
+    longest = max(cotangents_of(block) * _examples(block) for block in (a, b))
+    step = max(1, ROWS // (longest * q))
+    total: Any = None
+    for start in range(0, p, step):
+        rows = _rows(xp, a, start, min(start + step, p), q)
+        others = rows if a is b else _rows(xp, b, start, min(start + step, p), q)
+        term = _gram(xp, rows, others)
+        total = term if total is None else total + term
+    return xp.permute_dims(total, (1, 0, 3, 2))
+
+
+def _rows(xp: ModuleType, block: Block, start: int, stop: int, q: int) -> Array:
+    """A part (n, k, (stop - start)·q) of the gradients, of rows start … stop-1 of a weight with rows of length q."""
     if not isinstance(block, tuple):
-        return block
-    count = cotangents_of(block)
-    left, right = (xp.broadcast_to(side, (count, *side.shape[1:])) for side in block)
-    return unfactored(xp, (left, right))
+        return xp.permute_dims(block[:, :, start * q : stop * q], (1, 0, 2))
+    left, right = block[0][..., start:stop], block[1]
+    k, n, positions, p = left.shape
+    if right.shape[0] == 1:  # one product for all cotangents
+        left = xp.reshape(xp.permute_dims(left, (1, 0, 3, 2)), (n, k * p, positions))
+        return xp.reshape(left @ right[0, ...], (n, k, p * q))
+    found = unfactored(xp, (xp.broadcast_to(left, (right.shape[0], n, positions, p)), right))
+    return xp.permute_dims(found, (1, 0, 2))
+
+
+def _examples(block: Block) -> int:
+    return int((block[0] if isinstance(block, tuple) else block).shape[1])
 
 
 def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
@@ -80,11 +112,16 @@ def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
 
 
 def _symmetric(xp: ModuleType, rows: Array) -> Array:
-    """The Gram matrix of rows, in little more than half of its multiplications."""
-    half = rows.shape[0] // 2
-    if half < TILE:
+    """The Gram matrix of rows, in little more than half of its multiplications: each strip from the diagonal on."""
+    count = rows.shape[0]
+    strips = min(STRIPS, count // TILE)
+    if strips < 2:
         return rows @ rows.T
-    first, second = rows[:half, :], rows[half:, :]
-    across = first @ second.T
-    above = xp.concat([_symmetric(xp, first), across], axis=1)
-    return xp.concat([above, xp.concat([across.T, _symmetric(xp, second)], axis=1)], axis=0)
+    ends = [count * i // strips for i in range(strips + 1)]
+    spans = list(pairwise(ends))
+    upper = [rows[start:stop, :] @ rows[start:, :].T for start, stop in spans]
+    whole = []
+    for i, (start, stop) in enumerate(spans):
+        mirrored = [upper[j][:, start - ends[j] : stop - ends[j]].T for j in range(i)]
+        whole.append(xp.concat([*mirrored, upper[i]], axis=1))
+    return xp.concat(whole, axis=0)

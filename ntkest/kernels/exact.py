@@ -17,6 +17,7 @@ from ..linearization import (
 )
 from ..tangents import group_parameters
 from .contraction import Block, products
+from .merging import merged, sharing
 from .reductions import Reduction, reduction
 
 
@@ -59,7 +60,10 @@ def ntk(
     sides = [J] if other is None else [J, _checked(J, other)]
     images = [_images(side, wanted) for side in sides]
     totals: list[Any] = [None] * groups.count
-    for part, left, right in zip(groups.part_of, images[0], images[-1], strict=True):
+    runs = sharing(images, groups.part_of)
+    blocks = [merged(J.xp, side, runs) for side in images]
+    for run, left, right in zip(runs, blocks[0], blocks[-1], strict=True):
+        part = groups.part_of[run[0]]
         found = _kernel(J.xp, left, right, wanted)
         totals[part] = found if totals[part] is None else totals[part] + found
     kernels = [J.xp.astype(_arranged(J.xp, total), J.outputs.dtype, copy=False) for total in totals]
@@ -119,10 +123,11 @@ def _kernel(xp: Any, left: Block, right: Block, wanted: Reduction) -> Array:
     if wanted.full:
         return products(xp, left, right)
     count = len(wanted.cotangents)
-    terms = [products(xp, _row(left, i), _row(right, i))[0, :, 0, :] for i in range(count)]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    total: Any = None
+    for i in range(count):
+        a = _row(left, i)
+        term = products(xp, a, a if left is right else _row(right, i))[0, :, 0, :]
+        total = term if total is None else total + term
     return total / count
 
 

@@ -122,6 +122,10 @@ def tokens(high: int, *shape: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.randint(high, shape),)
 
 
+def twice(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.Tanh(), layer)
+
+
 FIRST = {"output": 0}
 
 CASES = [
@@ -171,6 +175,7 @@ CASES = [
     Case("rms norm", lambda: settled(nn.RMSNorm(4), 3, 4), randn(3, 4), (0, 3)),
     Case("embedding", lambda: nn.Embedding(6, 3), tokens(6, 4, 2), (0, 4)),
     Case("embedding sparse", lambda: nn.Embedding(6, 3, sparse=True), tokens(6, 4, 2), (0, 4)),
+    Case("embedding padded", lambda: nn.Embedding(6, 3, padding_idx=-2), tokens(6, 4, 3), (0, 4)),
     Case(
         "pooling",
         lambda: nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveMaxPool2d(1)),
@@ -179,6 +184,7 @@ CASES = [
     ),
     Case("dropout", lambda: nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)), randn(4, 3), (0, 4)),
     Case("tied", Tied, randn(4, 3), (0, 4)),
+    Case("layer registered twice", lambda: twice(nn.Linear(3, 3)), randn(4, 3), (0, 4)),
     Case("frozen and unused", Partial, randn(4, 3), (0, 4)),
     Case("resnet", resnet, randn(2, 3, 6, 6), (0, 2)),
 ]

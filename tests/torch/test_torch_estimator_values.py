@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ntkest
@@ -75,6 +76,15 @@ def test_calls_leave_everything_as_it_was(what, live):
     with torch.no_grad():
         ntkest.trace(ntkest.linearize(module, x), passes=8)
     assert_same(before, state(module))
+
+
+def test_a_layer_registered_twice_keeps_its_own_parameters():
+    layer = nn.Linear(3, 3)
+    module, own = nn.Sequential(layer, nn.Tanh(), layer), list(layer.parameters())
+    J = ntkest.linearize(module, torch.randn(4, 3))
+    ntkest.trace(J, passes=8)
+    ntkest.ntk(J)
+    assert all(p is mine for p, mine in zip(layer.parameters(), own, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

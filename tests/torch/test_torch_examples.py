@@ -77,9 +77,9 @@ CASES = {
         True,
         None,
     ),
-    "rnn": (lambda: Recurrent(nn.RNN), (6, 5, 3), 1, False, set()),
-    "gru": (lambda: Recurrent(nn.GRU), (6, 5, 3), 1, False, set()),
-    "lstm": (lambda: Recurrent(nn.LSTM), (6, 5, 3), 1, False, set()),
+    "rnn": (lambda: Recurrent(nn.RNN), (6, 5, 3), 1, True, set()),
+    "gru": (lambda: Recurrent(nn.GRU), (6, 5, 3), 1, True, set()),
+    "lstm": (lambda: Recurrent(nn.LSTM), (6, 5, 3), 1, True, set()),
     "embedding": (lambda: Embedded(False), None, 0, True, None),
 }
 
