@@ -216,7 +216,7 @@ def _products(made: dict[Any, Any], out: Any, uses: bool) -> list[Product] | lis
     tables = [_lookup(made, term, out) for term in parts]
     if uses and tables and None not in tables:
         return tables  # type: ignore[return-value]
-    products = [product for term in parts if (product := _product(term)) is not None]
+    products = [product for term in parts if (product := _product(made, term)) is not None]
     if len(products) < max(1, len(parts)):
         return None
     widths = {(product.sides[0].width, product.sides[1].width) for product in products}
@@ -225,7 +225,7 @@ def _products(made: dict[Any, Any], out: Any, uses: bool) -> list[Product] | lis
     return None if len(widths) > 1 or length * (p + q) >= p * q else products
 
 
-def _product(term: Term) -> Product | None:
+def _product(made: dict[Any, Any], term: Term) -> Product | None:
     eqn = term.eqn
     if eqn is None or eqn.primitive.name != "dot_general" or any(isinstance(a, core.Literal) for a in eqn.invars):
         return None
@@ -243,8 +243,18 @@ def _product(term: Term) -> Product | None:
     first = atoms[0].source[0]
     if [*split[first], *split[1 - first]] != atoms:
         return None
-    sides = [Side(v, tuple(own), split[i]) for i, (v, own) in enumerate(zip(eqn.invars, contracted, strict=True))]
+    sides = [_side(made, *given) for given in zip(eqn.invars, contracted, split, strict=True)]
     return Product((sides[first], sides[1 - first]), term.scales)
+
+
+def _side(made: dict[Any, Any], var: Any, contracted: Sequence[int], atoms: Sequence[Atom]) -> Side:
+    """A side of a product, as what was transposed to make it, so that uses of one array are known to be that."""
+    turned = list(range(len(var.aval.shape)))
+    while (eqn := made.get(var)) is not None and eqn.primitive.name == "transpose":
+        turned = [eqn.params["permutation"][axis] for axis in turned]
+        var = eqn.invars[0]
+    own = tuple(Atom((0, turned[a.source[1]]), a.size, a.stride) for a in atoms)
+    return Side(var, tuple(turned[axis] for axis in contracted), own)
 
 
 def _lookup(made: dict[Any, Any], term: Term, out: Any) -> Lookup | None:
@@ -282,15 +292,10 @@ def _bias(made: dict[Any, Any], out: Any, sides: Sequence[tuple[Side, int]]) -> 
             if side.var is var:
                 shape = var.aval.shape
                 atoms = followed(whole(0, shape, range(len(shape))), path)
-                if atoms is not None and _same(atoms, side.atoms):
+                if atoms is not None and tuple(atoms) == side.atoms:
                     return side, which
         eqn = step_back(made, var)
         if eqn is None:
             return None
         var, path = eqn.invars[0], (eqn, *path)
     return None
-
-
-def _same(atoms: Sequence[Atom], others: Sequence[Atom]) -> bool:
-    """Whether pieces of the axes of one array are those of another, whichever operand it is."""
-    return [(a.source[1], a.size, a.stride) for a in atoms] == [(a.source[1], a.size, a.stride) for a in others]
