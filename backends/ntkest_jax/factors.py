@@ -2,7 +2,8 @@
 
 A gradient that is a sum of products of matrices, Σ_i A_iᵀ B_i, each of S_i positions, has the factors [A_i] and [B_i],
 put end to end along the positions; where a use has the two sides the other way round, as that of a transposed weight
-does, they are swapped. Everything else, and what takes no less room in factors, is handed out as it is.
+does, they are swapped. Everything else, and what takes no less room for each cotangent in factors, is handed out as it
+is.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def planned(linear: Any, uses: bool) -> Plan:
     """
     jaxpr = rewritten(linear)
     made = makers(jaxpr)
-    found = [_products(made, out, uses) for out in jaxpr.outvars]
+    moved = reached(jaxpr, jaxpr.invars[-1:])
+    found = [_products(made, moved if uses else None, out) for out in jaxpr.outvars]
     sides = [
         (side, which)
         for parts in found
@@ -210,19 +212,24 @@ def reached(jaxpr: Any, sources: Sequence[Any]) -> set[Any]:
     return known
 
 
-def _products(made: dict[Any, Any], out: Any, uses: bool) -> list[Product] | list[Lookup] | None:
-    """The terms of a gradient if they are products, or rows of a table, that take less room than it; else None."""
+def _products(made: dict[Any, Any], moved: set[Any] | None, out: Any) -> list[Product] | list[Lookup] | None:
+    """The terms of a gradient if they are products, or rows of a table, that take less room than it; else None.
+
+    With `moved`, what depends on the cotangent, only this counts: the other side is there once for all cotangents.
+    """
     parts = terms(made, out)
     tables = [_lookup(made, term, out) for term in parts]
-    if uses and tables and None not in tables:
+    if moved is not None and tables and None not in tables:
         return tables  # type: ignore[return-value]
     products = [product for term in parts if (product := _product(made, term)) is not None]
-    if len(products) < max(1, len(parts)):
-        return None
     widths = {(product.sides[0].width, product.sides[1].width) for product in products}
+    if len(products) < max(1, len(parts)) or len(widths) > 1:
+        return None
     length = sum(product.sides[0].positions for product in products)
-    p, q = min(widths)
-    return None if len(widths) > 1 or length * (p + q) >= p * q else products
+    counted = [moved is None or any(p.sides[i].var in moved for p in products) for i in (0, 1)]
+    pair = min(widths)
+    room = length * sum(width for width, counts in zip(pair, counted, strict=True) if counts)
+    return None if room >= math.prod(pair) else products
 
 
 def _product(made: dict[Any, Any], term: Term) -> Product | None:

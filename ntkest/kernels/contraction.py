@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
+from typing import NamedTuple
 
 from ..linearization import Array, scalar_dtype, unfactored
 
 TILE = 256
 """Rows from which on two smaller products are worth half of a large one."""
+
+PIECE = 2**22
+"""Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -23,10 +27,12 @@ Block = Array | tuple[Array, Array]
 
 def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
-    if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
+    if through_rows(left, right):
+        first = turned(xp, left)
+        return row_products(xp, first, first if left is right else turned(xp, right))
+    if isinstance(left, tuple) and isinstance(right, tuple):
         return _in_factors(xp, left, right)
-    rows, others = (_rows(xp, block) for block in (left, right))
-    return _gram(xp, rows, others)
+    return _gram(xp, _rows(xp, left), _rows(xp, right)) if left is not right else _gram(xp, left, left)
 
 
 def cotangents_of(block: Block) -> int:
@@ -57,6 +63,51 @@ def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) 
     first = _gram(xp, a[0], b[0]) if not _looked_up(a) else a[0][..., None, None, None] == b[0]
     both = xp.astype(first, second.dtype, copy=False) * second
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
+
+
+class Turned(NamedTuple):
+    """Factors as rows are made from them: (n, k, q, S), and (n, k, S, p) whose columns may be taken a few at a time."""
+
+    whole: Array
+    columns: Array
+
+    def piece(self, start: int, stop: int) -> Turned:
+        """With a few of the columns."""
+        return Turned(self.whole, self.columns[..., start:stop])
+
+
+def through_rows(left: Block, right: Block) -> bool:
+    """Whether the products of two blocks in factors are those of rows made from them."""
+    both = isinstance(left, tuple) and isinstance(right, tuple)
+    return both and not _looked_up(left) and not _factored_pays(left, right)
+
+
+def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
+    """The factors of a block; the one with columns is rather one that depends on no cotangent."""
+    columns = 1 if block[1].shape[0] < block[0].shape[0] else 0
+    return Turned(xp.permute_dims(block[1 - columns], (1, 0, 3, 2)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
+
+
+def pieces(a: Turned, b: Turned) -> range:
+    """Where pieces start, so that none has more than `PIECE` numbers in its rows, and how wide they are."""
+    each = [
+        turn.whole.shape[0] * max(turn.whole.shape[1], turn.columns.shape[1]) * turn.whole.shape[2] for turn in (a, b)
+    ]
+    return range(0, int(a.columns.shape[3]), max(1, PIECE // int(max(each))))
+
+
+def row_products(xp: ModuleType, a: Turned, b: Turned) -> Array:
+    """⟨g_i, g'_j⟩ (k, n, k', n') through rows of all columns."""
+    rows = _made(xp, a)
+    return xp.permute_dims(_gram(xp, rows, rows if a is b else _made(xp, b)), (1, 0, 3, 2))
+
+
+def _made(xp: ModuleType, turn: Turned) -> Array:
+    """Rows (n, k, q·p); one product for all cotangents where the columns are the same for them."""
+    n, k, q, positions = turn.whole.shape
+    if turn.columns.shape[1] == 1:
+        return xp.reshape(xp.reshape(turn.whole, (n, k * q, positions)) @ turn.columns[:, 0, ...], (n, k, -1))
+    return xp.reshape(turn.whole @ turn.columns, (n, turn.columns.shape[1], -1))
 
 
 def _rows(xp: ModuleType, block: Block) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..linearization import Array, Linearization
 from ..tangents import Groups
-from .contraction import Block, products
+from .contraction import Block, Turned, pieces, products, row_products, through_rows, turned
 
 Pair = tuple[Block, Block]
 """The gradients of one block for both sets of examples; the same object twice for one set with itself."""
@@ -43,6 +43,29 @@ class Step:
         return total / self.cotangents
 
 
+@dataclass(frozen=True)
+class Turn:
+    """`turned`, hashable by value."""
+
+    xp: ModuleType
+
+    def __call__(self, left: Any, right: Any) -> tuple[Turned, Turned | None]:
+        """Both blocks; `right` is None where it is the left."""
+        return turned(self.xp, left), None if right is None else turned(self.xp, right)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Adds the products of a few columns."""
+
+    xp: ModuleType
+
+    def __call__(self, total: Array | None, left: Turned, right: Turned | None) -> Array:
+        """(k, n, k', n'); `right` is None where it is the left."""
+        found = row_products(self.xp, left, left if right is None else right)
+        return found if total is None else total + found
+
+
 def group_kernels(
     J: Linearization, left: Sequence[Block], right: Sequence[Block], groups: Groups, full: bool, cotangents: int
 ) -> list[Array]:
@@ -50,14 +73,25 @@ def group_kernels(
 
     `left` and `right` are the same object for one set of examples with itself.
     """
-    compiled: Callable[[Step], Callable[..., Array]] = getattr(J, "compile", lambda step: step)
-    step = compiled(Step(J.xp, full, cotangents))
     kernels: list[Any] = [None] * groups.count
     for group in range(groups.count):
         own = [i for i, part in enumerate(groups.part_of) if part == group]
         for a, b in _merged(J.xp, [(left[i], right[i]) for i in own]):
-            kernels[group] = step(kernels[group], a, None if a is b else b)
+            kernels[group] = _added(J, kernels[group], a, None if a is b else b, full, cotangents)
     return kernels
+
+
+def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotangents: int) -> Array:
+    """A kernel and the share of one block, in steps that are compiled where the backend does that."""
+    compiled: Callable[[Any], Callable[..., Any]] = getattr(J, "compile", lambda step: step)
+    if not full or not through_rows(left, left if right is None else right):
+        return compiled(Step(J.xp, full, cotangents))(total, left, right)
+    a, b = compiled(Turn(J.xp))(left, right)
+    starts = pieces(a, a if b is None else b)
+    for start in starts:
+        some = (None if turn is None else turn.piece(start, start + starts.step) for turn in (a, b))
+        total = compiled(Piece(J.xp))(total, *some)
+    return total  # type: ignore[return-value]  # there is at least one column
 
 
 def _merged(xp: ModuleType, pairs: Sequence[Pair]) -> list[Pair]:
