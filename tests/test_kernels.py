@@ -6,7 +6,8 @@ import pytest
 import ntkest
 from ntkest.kernels import contraction
 from ntkest.kernels.contraction import products
-from ntkest.kernels.merging import merged, sharing
+from ntkest.kernels.groups import group_kernels
+from ntkest.tangents import group_parameters
 
 N, O, P = 7, 3, 11  # noqa: E741 - the number of outputs of an example
 A = np.random.default_rng(0).standard_normal((N * O, P))
@@ -112,7 +113,7 @@ def multiplied_out(block):
 
 @pytest.mark.parametrize("leads", [(3, 1), (1, 3), (3, 3)], ids=str)
 def test_blocks_are_multiplied_out_by_parts(leads, monkeypatch):
-    monkeypatch.setattr(contraction, "ROWS", 200)
+    monkeypatch.setattr(contraction, "PIECE", 200)
     draw = np.random.default_rng(5)
     a, b = (
         tuple(draw.standard_normal((k, n, 40, size)) for k, size in zip(leads, (6, 5), strict=True)) for n in (4, 2)
@@ -132,14 +133,16 @@ def test_halves_of_symmetric_products_make_the_whole():
         np.testing.assert_allclose(products(np, rows, rows).reshape(len(flat), len(flat)), flat @ flat.T, atol=1e-12)
 
 
-def test_blocks_that_share_a_factor_are_merged_where_they_belong_together():
+def test_blocks_that_share_a_factor_count_as_they_do_alone():
     draw = np.random.default_rng(6)
     left, right, ones = draw.standard_normal((3, 4, 1, 5)), draw.standard_normal((1, 4, 1, 7)), np.ones((1, 4, 1, 1))
-    blocks = [(left, right), (left, ones), (left.copy(), ones), draw.standard_normal((3, 4, 2))]
-    assert sharing([blocks], [0, 0, 0, 1]) == [[0, 1], [2], [3]]
-    assert sharing([blocks], [0, 1, 1, 1]) == [[0], [1], [2], [3]]
-    one, *rest = merged(np, blocks, [[0, 1], [2], [3]])
-    np.testing.assert_allclose(
-        products(np, one, one), sum(products(np, block, block) for block in blocks[:2]), rtol=1e-12
-    )
-    assert rest == [blocks[2], blocks[3]]
+    blocks = [(left, ones), (left, right), (left.copy(), ones), (ones, left), draw.standard_normal((3, 4, 2))]
+    alone = [products(np, block, block) for block in blocks]
+    for names in ("abcde", "aabbb"):
+        parts = group_parameters([f"{name}.{i}" for i, name in enumerate(names)], "layer")
+        for full in (True, False):
+            found = group_kernels(J, blocks, blocks, parts, full, 3)
+            for part, kernel in enumerate(found):
+                own = sum(k for k, name in zip(alone, parts.part_of, strict=True) if name == part)
+                wanted = own if full else np.einsum("knkm->nm", own) / 3
+                np.testing.assert_allclose(kernel, wanted, rtol=1e-12, atol=1e-12)

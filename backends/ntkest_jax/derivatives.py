@@ -83,11 +83,16 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
         if eqn.primitive.name in ("jit", "pjit") and (inner.consts or closed_arrays(inner.jaxpr)):
             results = evaluate(inner.jaxpr, [frozen(c) for c in inner.consts], inputs)
         else:
-            free = {a: x for a, x in zip(eqn.invars, inputs, strict=True) if not isinstance(a, core.Literal)}
-            single = jaxpr.replace(constvars=[], invars=list(free), outvars=eqn.outvars, eqns=[eqn])
-            results = jax.core.eval_jaxpr(single, (), *free.values())
+            results = applied(jaxpr, eqn, inputs)
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(a) for a in jaxpr.outvars]
+
+
+def applied(jaxpr: Any, eqn: Any, inputs: Sequence[Any]) -> list[Any]:
+    """The results of one equation of a jaxpr."""
+    free = {a: x for a, x in zip(eqn.invars, inputs, strict=True) if not isinstance(a, core.Literal)}
+    single = jaxpr.replace(constvars=[], invars=list(free), outvars=eqn.outvars, eqns=[eqn])
+    return list(jax.core.eval_jaxpr(single, (), *free.values()))
 
 
 def trace(function: Callable[..., Any], *examples: Any) -> tuple[Closure, Any]:

@@ -1,14 +1,14 @@
 """Gradients of single examples: VJPs of the function of one example, vectorised over examples.
 
-Only what depends on an example is computed for each: weights are not repeated. Where a parameter's gradient ends in
-a product of two matrices, as it does for a dense layer, the two are handed out in place of the product.
+Only what depends on an example is computed for each: weights are not repeated. Where a parameter's gradient is a sum of
+products of matrices, as it is for a dense layer, their factors are handed out in place of the product (`factors`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from ntkest.linearization import Expand, Reduce
 
 from .cache import by_value
 from .derivatives import Closure, Derivative, Parts, derivative, evaluate, is_traced
+from .factors import Plan, planned, reached
 from .passes import BUDGET, UNROLLED, concatenated, count_of, rows_of, scanned, unrolled
 
 NUMBERS = 2**22
@@ -27,25 +28,6 @@ NUMBERS = 2**22
 
 WITH_CONVOLUTION = 4
 """Pairs in a chunk on CPU where there is a convolution: 1 costs twice as much, 25 four times."""
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Where the two factors (S, p) and (S, q) of one parameter's gradient are found among the results of a jaxpr."""
-
-    sides: tuple[int, int]
-    contracted: tuple[tuple[int, ...], tuple[int, ...]]
-
-    def of(self, results: Sequence[Any]) -> tuple[Any, Any]:
-        """The factors, from the results for one example and probe."""
-        left, right = (_as_factor(results[i], axes) for i, axes in zip(self.sides, self.contracted, strict=True))
-        return left, right
-
-
-def _as_factor(array: Any, axes: tuple[int, ...]) -> Any:
-    rest = [axis for axis in range(array.ndim) if axis not in axes]
-    length = math.prod(array.shape[axis] for axis in axes)
-    return jnp.transpose(array, (*axes, *rest)).reshape(length, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +53,7 @@ class Single:
     shape: tuple[int, ...]
     axis: int
     params: tuple[int, ...]
+    plans: dict[bool, Plan] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -80,7 +63,7 @@ class Single:
     @property
     def numbers(self) -> int:
         """The size of a gradient as it is made here, in factors or not."""
-        return sum(math.prod(v.aval.shape) for v in self.plan()[0].outvars)
+        return self.plan().numbers
 
     def default(self, platform: str) -> int:
         """Pairs of a probe and an example to push through together, by the numbers on their way.
@@ -89,60 +72,35 @@ class Single:
         """
         if one_by_one(self, platform):
             return WITH_CONVOLUTION
-        size = sum(math.prod(v.aval.shape) for e in self.plan()[0].eqns for v in e.outvars)
+        size = sum(math.prod(v.aval.shape) for e in self.plan().jaxpr.eqns for v in e.outvars)
         return max(1, (NUMBERS if platform == "cpu" else BUDGET) // max(1, size))
 
     def varying(self) -> tuple[bool, ...]:
         """For each residual, whether it depends on the example."""
         jaxpr = self.derivative.forward
-        known = _reached(jaxpr, jaxpr.invars[len(self.params) :])
+        known = reached(jaxpr, jaxpr.invars[len(self.params) :])
         return tuple(not isinstance(a, core.Literal) and a in known for a in jaxpr.outvars[1:])
 
-    def plan(self) -> tuple[Any, tuple[int | Factors, ...]]:
-        """The linear jaxpr with factors for results where that pays, and for each parameter where to find its own."""
-        jaxpr = self.derivative.linear
-        made = {v: e for e in jaxpr.eqns for v in e.outvars}
-        results: list[Any] = []
-        places: list[int | Factors] = []
-        for out in jaxpr.outvars:
-            product = _product(made, out)
-            if product is None:
-                places.append(len(results))
-                results.append(out)
-            else:
-                operands, contracted = product
-                places.append(Factors((len(results), len(results) + 1), contracted))
-                results.extend(operands)
-        return jaxpr.replace(eqns=_needed(jaxpr.eqns, results), outvars=results), tuple(places)
+    def plan(self, uses: bool = False) -> Plan:
+        """Which gradients come in factors, as `Uses` or as `ExampleGradients` wants them."""
+        if uses not in self.plans:
+            self.plans[uses] = planned(self.derivative.linear, uses)
+        return self.plans[uses]
 
-    def pulled(self, consts: Any, residuals: Any, cotangents: Any, shared: bool = False) -> tuple[Any, ...]:
-        """Cotangents (n, c, …) of n examples to blocks (n, c, P_l) or pairs (n, c, S, …).
+    def pulled(self, consts: Any, residuals: Any, cotangents: Any, uses: bool = False) -> tuple[Any, ...]:
+        """Cotangents (n, c, …) of n examples to the results of `plan`, (c, n, …).
 
-        With `shared`, factors that do not depend on the cotangent have 1 in place of c.
+        Of uses, those that do not depend on the cotangent have 1 in place of c.
         """
-        jaxpr, places = self.plan()
+        plan = self.plan(uses)
 
         def one(residuals: Any, cotangent: Any) -> tuple[Any, ...]:
-            results = evaluate(jaxpr, consts, [*residuals, cotangent])
-            return tuple(p.of(results) if isinstance(p, Factors) else results[p].reshape(-1) for p in places)
+            return tuple(evaluate(plan.jaxpr, (), [*consts, *residuals, cotangent]))
 
         axes = tuple(0 if varies else None for varies in self.varying())
-        out: Any = 0
-        if shared:
-            moved = _reached(jaxpr, jaxpr.invars[-1:])
-            out = tuple(
-                tuple(0 if jaxpr.outvars[side] in moved else None for side in p.sides) if isinstance(p, Factors) else 0
-                for p in places
-            )
-        blocks: tuple[Any, ...] = jax.vmap(jax.vmap(one, (None, 0), out), (axes, 0))(residuals, cotangents)
-        if not shared:
-            return blocks
-        return tuple(
-            tuple(a if axis == 0 else a[:, None, ...] for a, axis in zip(block, axes, strict=True))
-            if isinstance(block, tuple)
-            else block
-            for block, axes in zip(blocks, out, strict=True)
-        )
+        out = tuple(0 if moved or not uses else None for moved in plan.moved)
+        results = jax.vmap(jax.vmap(one, (axes, 0)), (None, 1), out)(residuals, cotangents)
+        return tuple(a if axis == 0 else a[None] for a, axis in zip(results, out, strict=True))
 
     def residuals(self, consts: Any, blocks: Any, inputs: Any, start: Any, size: int) -> Any:
         """What the VJPs of examples start … start + size - 1 need of their forward."""
@@ -159,56 +117,9 @@ class Single:
         return omega.reshape(size, count, *self.shape[: self.axis], 1, *self.shape[self.axis + 1 :])
 
 
-def _reached(jaxpr: Any, sources: Sequence[Any]) -> set[Any]:
-    """All variables that depend on `sources`."""
-    known = set(sources)
-    for eqn in jaxpr.eqns:
-        if any(not isinstance(a, core.Literal) and a in known for a in eqn.invars):
-            known.update(eqn.outvars)
-    return known
-
-
-def _needed(eqns: Sequence[Any], results: Sequence[Any]) -> list[Any]:
-    """The equations that `results` depend on."""
-    wanted = {v for v in results if not isinstance(v, core.Literal)}
-    kept = []
-    for eqn in reversed(eqns):
-        if wanted.intersection(eqn.outvars):
-            kept.append(eqn)
-            wanted.update(a for a in eqn.invars if not isinstance(a, core.Literal))
-    return kept[::-1]
-
-
 def one_by_one(step: Single, platform: str) -> bool:
     """Whether to call one compiled pass again and again; see `passes.stepwise`."""
     return platform == "cpu" and "conv_general_dilated" in step.derivative.primitives
-
-
-def _product(made: dict[Any, Any], out: Any) -> tuple[Any, tuple[tuple[int, ...], tuple[int, ...]]] | None:
-    """Operands and contracted axes of the matrix product that `out` is, in the order of its axes; None if it is none.
-
-    Nor where a product takes less room than its factors.
-    """
-    eqn, turned = made.get(out), tuple(range(len(out.aval.shape)))
-    while eqn is not None and eqn.primitive.name == "transpose":
-        turned = tuple(eqn.params["permutation"][i] for i in turned)
-        eqn = made.get(eqn.invars[0])
-    if eqn is None or eqn.primitive.name != "dot_general":
-        return None
-    (left_axes, right_axes), batch = eqn.params["dimension_numbers"]
-    left, right = eqn.invars
-    if batch != ((), ()) or len({a.aval.dtype for a in (left, right, out)}) > 1:
-        return None
-    free = [len(a.aval.shape) - len(axes) for a, axes in ((left, left_axes), (right, right_axes))]
-    length = math.prod(left.aval.shape[axis] for axis in left_axes)
-    p, q = (math.prod(a.aval.shape) // length for a in (left, right))
-    if length * (p + q) >= p * q:
-        return None
-    if turned == tuple(range(sum(free))):
-        return (left, right), (tuple(left_axes), tuple(right_axes))
-    if turned == (*range(free[0], sum(free)), *range(free[0])):
-        return (right, left), (tuple(right_axes), tuple(left_axes))
-    return None
 
 
 def single(primal: Closure, blocks: Sequence[Any], inputs: Sequence[Any], shape: tuple[int, ...], axis: int) -> Single:
@@ -243,8 +154,8 @@ def run_examples(
             omega = part if expand is None else expand(part)
             count = omega.shape[0]
             images = step.pulled(consts[1], residuals, step.own(omega, start, size))
-            found = reduce(jax.tree.map(lambda a: a.reshape(size * count, *a.shape[2:]), images))
-            return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size, count, *a.shape[1:]), 0, 1), found)
+            rows = step.plan().blocks([a.reshape(count * size, *a.shape[2:]) for a in images])
+            return jax.tree.map(lambda a: a.reshape(count, size, *a.shape[1:]), reduce(rows))
 
         return (unrolled if apart else scanned)(body, probes, chunk)
 
@@ -281,12 +192,11 @@ def run_uses(step: Single, blocks: Any, cotangents: Any, start: int, size: int) 
 
     def whole(consts: Parts, blocks: Any, inputs: Any, cotangents: Any, start: Any, size: int) -> Any:
         residuals = step.residuals(consts[0], blocks, inputs, start, size)
-        images = step.pulled(consts[1], residuals, step.own(cotangents, start, size), shared=True)
-        return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), images)
+        return step.pulled(consts[1], residuals, step.own(cotangents, start, size), uses=True)
 
     arguments = (step.consts, blocks, step.inputs, cotangents, start)
     if is_traced(*blocks, *step.inputs, *step.consts[0], *step.consts[1], cotangents):
-        return whole(*arguments, size)
+        return step.plan(uses=True).blocks(whole(*arguments, size))
     key = ("uses", step.shape, step.axis, len(step.params))
     compiled = step.derivative.compiled.get(key, lambda: jax.jit(whole, static_argnames="size"))
-    return compiled(*arguments, size=size)
+    return step.plan(uses=True).blocks(compiled(*arguments, size=size))

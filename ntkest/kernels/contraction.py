@@ -10,9 +10,10 @@ vectors, as a table of embeddings gives them: their inner products are whether t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..linearization import Array, scalar_dtype, unfactored
 
@@ -22,8 +23,8 @@ TILE = 96
 STRIPS = 8
 """Strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more of them."""
 
-ROWS = 2**22
-"""Numbers of a block that are multiplied out together: little enough to be used again while they are at hand."""
+PIECE = 2**22
+"""Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -31,11 +32,17 @@ Block = Array | tuple[Array, Array]
 
 def products(xp: ModuleType, left: Block, right: Block) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') of one parameter block."""
-    if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
+    if through_rows(left, right):
+        total: Any = None
+        first = turned(xp, left)
+        second = first if left is right else turned(xp, right)
+        for own, its in in_pieces(first, second):
+            term = row_products(xp, own, its)
+            total = term if total is None else total + term
+        return total
+    if isinstance(left, tuple) and isinstance(right, tuple):
         return _in_factors(xp, left, right)
-    if not isinstance(left, tuple) and not isinstance(right, tuple):
-        return _gram(xp, left, right)
-    return _in_rows(xp, left, right)
+    return _gram(xp, _rows(xp, left), _rows(xp, right)) if left is not right else _gram(xp, left, left)
 
 
 def cotangents_of(block: Block) -> int:
@@ -68,35 +75,63 @@ def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) 
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
 
-def _in_rows(xp: ModuleType, a: Block, b: Block) -> Array:
-    """Products by multiplying out: a part of the gradients at a time, the same of both sides."""
-    p, q = next((block[0].shape[-1], block[1].shape[-1]) for block in (a, b) if isinstance(block, tuple))
-    longest = max(cotangents_of(block) * _examples(block) for block in (a, b))
-    step = max(1, ROWS // (longest * q))
-    total: Any = None
-    for start in range(0, p, step):
-        rows = _rows(xp, a, start, min(start + step, p), q)
-        others = rows if a is b else _rows(xp, b, start, min(start + step, p), q)
-        term = _gram(xp, rows, others)
-        total = term if total is None else total + term
-    return xp.permute_dims(total, (1, 0, 3, 2))
+class Turned(NamedTuple):
+    """Factors as rows are made from them: (n, k, q, S), and (n, k, S, p) whose columns may be taken a few at a time."""
+
+    whole: Array
+    columns: Array
+
+    def piece(self, start: int, stop: int) -> Turned:
+        """With a few of the columns."""
+        return Turned(self.whole, self.columns[..., start:stop])
 
 
-def _rows(xp: ModuleType, block: Block, start: int, stop: int, q: int) -> Array:
-    """A part (n, k, (stop - start)·q) of the gradients, of rows start … stop-1 of a weight with rows of length q."""
+def through_rows(left: Block, right: Block) -> bool:
+    """Whether the products of two blocks in factors are those of rows made from them."""
+    both = isinstance(left, tuple) and isinstance(right, tuple)
+    return both and not _looked_up(left) and not _factored_pays(left, right)
+
+
+def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
+    """The factors of a block; the one with columns is rather one that depends on no cotangent."""
+    columns = 1 if block[1].shape[0] < block[0].shape[0] else 0
+    return Turned(xp.permute_dims(block[1 - columns], (1, 0, 3, 2)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
+
+
+def in_pieces(a: Turned, b: Turned) -> Iterator[tuple[Turned, Turned]]:
+    """Both with the same few columns at a time, so that no rows of them have more than `PIECE` numbers.
+
+    They are the same object where a and b are.
+    """
+    each = [
+        turn.whole.shape[0] * max(turn.whole.shape[1], turn.columns.shape[1]) * turn.whole.shape[2] for turn in (a, b)
+    ]
+    width = max(1, PIECE // int(max(each)))
+    for start in range(0, int(a.columns.shape[3]), width):
+        own = a.piece(start, start + width)
+        yield own, own if a is b else b.piece(start, start + width)
+
+
+def row_products(xp: ModuleType, a: Turned, b: Turned) -> Array:
+    """⟨g_i, g'_j⟩ (k, n, k', n') through rows of all columns."""
+    rows = _made(xp, a)
+    return xp.permute_dims(_gram(xp, rows, rows if a is b else _made(xp, b)), (1, 0, 3, 2))
+
+
+def _made(xp: ModuleType, turn: Turned) -> Array:
+    """Rows (n, k, q·p); one product for all cotangents where the columns are the same for them."""
+    n, k, q, positions = turn.whole.shape
+    if turn.columns.shape[1] == 1:
+        return xp.reshape(xp.reshape(turn.whole, (n, k * q, positions)) @ turn.columns[:, 0, ...], (n, k, -1))
+    return xp.reshape(turn.whole @ turn.columns, (n, turn.columns.shape[1], -1))
+
+
+def _rows(xp: ModuleType, block: Block) -> Array:
     if not isinstance(block, tuple):
-        return xp.permute_dims(block[:, :, start * q : stop * q], (1, 0, 2))
-    left, right = block[0][..., start:stop], block[1]
-    k, n, positions, p = left.shape
-    if right.shape[0] == 1:  # one product for all cotangents
-        left = xp.reshape(xp.permute_dims(left, (1, 0, 3, 2)), (n, k * p, positions))
-        return xp.reshape(left @ right[0, ...], (n, k, p * q))
-    found = unfactored(xp, (xp.broadcast_to(left, (right.shape[0], n, positions, p)), right))
-    return xp.permute_dims(found, (1, 0, 2))
-
-
-def _examples(block: Block) -> int:
-    return int((block[0] if isinstance(block, tuple) else block).shape[1])
+        return block
+    count = cotangents_of(block)
+    left, right = (xp.broadcast_to(side, (count, *side.shape[1:])) for side in block)
+    return unfactored(xp, (left, right))
 
 
 def _gram(xp: ModuleType, left: Array, right: Array) -> Array:

@@ -16,8 +16,8 @@ from ..linearization import (
     identity,
 )
 from ..tangents import group_parameters
-from .contraction import Block, products
-from .merging import merged, sharing
+from .contraction import Block
+from .groups import group_kernels
 from .reductions import Reduction, reduction
 
 
@@ -59,13 +59,7 @@ def ntk(
     groups = group_parameters(J.param_names, by)
     sides = [J] if other is None else [J, _checked(J, other)]
     images = [_images(side, wanted) for side in sides]
-    totals: list[Any] = [None] * groups.count
-    runs = sharing(images, groups.part_of)
-    blocks = [merged(J.xp, side, runs) for side in images]
-    for run, left, right in zip(runs, blocks[0], blocks[-1], strict=True):
-        part = groups.part_of[run[0]]
-        found = _kernel(J.xp, left, right, wanted)
-        totals[part] = found if totals[part] is None else totals[part] + found
+    totals = group_kernels(J, images[0], images[-1], groups, wanted.full, len(wanted.cotangents))
     kernels = [J.xp.astype(_arranged(J.xp, total), J.outputs.dtype, copy=False) for total in totals]
     return dict(zip(groups.names, kernels, strict=True)) if groups.names else kernels[0]
 
@@ -118,29 +112,9 @@ def _images(J: Linearization, wanted: Reduction) -> tuple[Block, ...]:
     return found
 
 
-def _kernel(xp: Any, left: Block, right: Block, wanted: Reduction) -> Array:
-    """The share of one parameter block in the kernel, (k, n, k', n'), or in the mean over equal cotangents, (n, n')."""
-    if wanted.full:
-        return products(xp, left, right)
-    count = len(wanted.cotangents)
-    total: Any = None
-    for i in range(count):
-        a = _row(left, i)
-        term = products(xp, a, a if left is right else _row(right, i))[0, :, 0, :]
-        total = term if total is None else total + term
-    return total / count
-
-
 def _arranged(xp: Any, kernel: Array) -> Array:
     """(n·k, n'·k') of (k, n, k', n')."""
     if len(kernel.shape) == 2:
         return kernel
     k, n, others, there = kernel.shape
     return xp.reshape(xp.permute_dims(kernel, (1, 0, 3, 2)), (n * k, there * others))
-
-
-def _row(block: Block, i: int) -> Block:
-    if isinstance(block, tuple):
-        left, right = (side[min(i, side.shape[0] - 1) :, ...][:1, ...] for side in block)
-        return left, right
-    return block[i : i + 1, ...]

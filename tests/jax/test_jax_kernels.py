@@ -1,4 +1,4 @@
-"""Exact kernels of jax functions, against products of their explicit Jacobians; jitted, and differentiated."""
+"""Exact kernels of jax functions, layer by layer, against products of Jacobians by `jax.jacrev`."""
 
 import jax
 import jax.numpy as jnp
@@ -7,47 +7,118 @@ import pytest
 
 import ntkest
 from tests.jax.cases import draw, linearize
-from tests.jax.test_jax_examples import CASES, mlp
+from tests.jax.kernel_cases import CASES
 
 
-def explicit(J):
-    """J (N·O, P) in float64, example by example, and O."""
-    axis, count = J.examples
-    order = np.moveaxis(np.arange(J.outputs.size).reshape(J.outputs.shape), axis, 0).ravel()
-    rows = J.vjp(jnp.eye(J.outputs.size, dtype=J.outputs.dtype))
-    return np.concatenate([np.asarray(row, np.float64) for row in rows], axis=1)[order], J.outputs.size // count
+def jacobian(function, params, x):
+    """J of each parameter, (N, O, P_l) in float64, and the outputs' dtype."""
+    rows = jax.jit(jax.jacrev(lambda p: function(p, x).reshape(len(x), -1)))(params)
+    return {name: np.asarray(a, np.float64).reshape(*a.shape[:2], -1) for name, a in sorted(rows.items())}
+
+
+def blocks(left, right):
+    """(N, N', O, O) over all parameters."""
+    return sum(np.einsum("nop,mqp->nmoq", left[name], right[name]) for name in left)
+
+
+def reductions(K):
+    n, m, size, _ = K.shape
+    return {
+        "full": K.transpose(0, 2, 1, 3).reshape(n * size, m * size),
+        "trace": np.trace(K, axis1=2, axis2=3) / size,
+        "sum": K.sum(axis=(2, 3)),
+        "pntk": K.sum(axis=(2, 3)) / size,
+    }
+
+
+def kernels(J, other=None):
+    return {**{o: ntkest.ntk(J, other, o) for o in ("full", "trace", "sum")}, "pntk": ntkest.pntk(J, other)}
+
+
+def assert_same(found, wanted, rtol):
+    """To a tolerance relative to the largest entry of each."""
+    assert found.keys() == wanted.keys()
+    for name, kernel in wanted.items():
+        np.testing.assert_allclose(found[name], kernel, rtol=0, atol=rtol * np.abs(kernel).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_kernels_of_every_case(name):
-    function, shapes, shape, _, _ = CASES[name]
-    params = {key: draw(index, *size, scale=0.4) for index, (key, size) in enumerate(shapes.items())}
-    J = linearize(function, params, draw(9, *shape))
-    A, size = explicit(J)
-    wanted = A @ A.T
-    peak = np.abs(wanted).max()
-    np.testing.assert_allclose(ntkest.ntk(J), wanted, rtol=0, atol=1e-5 * peak)
-    blocks = wanted.reshape(-1, size, len(wanted) // size, size)
-    total = blocks.sum(axis=(1, 3)) / size
-    np.testing.assert_allclose(ntkest.pntk(J), total, rtol=0, atol=1e-5 * size * peak)
-    np.testing.assert_allclose(
-        ntkest.ntk(J, outputs="trace"), np.trace(blocks, axis1=1, axis2=3) / size, rtol=0, atol=1e-5 * peak
-    )
+def test_in_double_precision_every_layer_is_exact(name, float64):
+    (function, params, x), factored = CASES[name]()
+    J = linearize(function, params, x)
+    assert J.examples == (0, len(x))
+    if factored is not None:
+        images = J.uses(draw(0, 2, J.outputs.size), 0, len(x))
+        pairs = zip(J.param_names, images, strict=True)
+        assert "".join(n[-1] for n, image in pairs if isinstance(image, tuple)) == factored
+    A = jacobian(function, params, x)
+    assert_same(kernels(J), reductions(blocks(A, A)), 1e-10)
 
 
-def test_the_kernel_of_an_mlp_in_float64_is_exact_in_jit_and_has_gradients(float64):
-    params, x = {"a": draw(0, 6, 9), "b": draw(1, 9), "c": draw(2, 3, 9)}, draw(3, 5, 6)
-    weights = draw(4, 5, 5)
+@pytest.mark.parametrize("name", CASES)
+def test_in_single_precision_and_under_jit_every_layer_is_exact_to_rounding(name):
+    (function, params, x), _ = CASES[name]()
+    found = jax.jit(lambda p, x: kernels(linearize(function, p, x, batch_axis=0)))(params, x)
+    A = jacobian(function, params, x)
+    assert all(kernel.dtype == jnp.float32 for kernel in found.values())
+    assert_same(found, reductions(blocks(A, A)), 1e-5)
 
-    def value(params, x):
-        return jnp.sum(weights * ntkest.pntk(ntkest.linearize(mlp, params, x, batch_axis=0)))
 
-    A, size = explicit(ntkest.linearize(mlp, params, x))
-    blocks = (A @ A.T).reshape(5, size, 5, size)
-    np.testing.assert_allclose(value(params, x), np.sum(weights * blocks.sum(axis=(1, 3))) / size, rtol=1e-10)
-    np.testing.assert_allclose(jax.jit(value)(params, x), value(params, x), rtol=1e-12)
-    slope = jax.grad(value)(params, x)
-    direction = {key: draw(7, *p.shape) for key, p in params.items()}
+NETWORKS = ["tied", "resnet", "transformer", "gru"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_sets_of_examples_and_layers_that_sum_to_the_whole(name, float64):
+    (function, params, x), _ = CASES[name]()
+    y = x[:2][::-1]
+    J, other = (linearize(function, params, inputs) for inputs in (x, y))
+    A, B = (jacobian(function, params, inputs) for inputs in (x, y))
+    assert_same(kernels(J, other), reductions(blocks(A, B)), 1e-10)
+    parts = ntkest.ntk(J, by="parameter")
+    for parameter, kernel in parts.items():
+        alone = reductions(blocks({parameter: A[parameter]}, {parameter: A[parameter]}))["full"]
+        np.testing.assert_allclose(kernel, alone, rtol=0, atol=1e-10 * np.abs(alone).max())
+    whole = ntkest.pntk(J, other)
+    for by in ("parameter", "layer"):
+        total = sum(ntkest.pntk(J, other, by=by).values())
+        np.testing.assert_allclose(total, whole, rtol=0, atol=1e-12 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("name", ["dense", "2d", "tied", "gru", "embedding"])
+def test_kernels_have_gradients(name, float64):
+    (function, params, x), _ = CASES[name]()
+    weights = draw(11, len(x), len(x))
+
+    @jax.jit
+    def value(params):
+        return jnp.sum(weights * ntkest.pntk(linearize(function, params, x, batch_axis=0)))
+
+    slope = jax.jit(jax.grad(value))(params)
+    direction = {key: draw(12, *p.shape) for key, p in params.items()}
     moved = [{key: p + sign * 1e-6 * direction[key] for key, p in params.items()} for sign in (1, -1)]
-    difference = (value(moved[0], x) - value(moved[1], x)) / 2e-6
+    difference = (value(moved[0]) - value(moved[1])) / 2e-6
     np.testing.assert_allclose(sum(jnp.sum(slope[k] * direction[k]) for k in slope), difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dense", "2d", "gru", "embedding"])
+def test_new_data_parameters_and_functions_compile_nothing_again(name, compilations):
+    counts = []
+    for number in range(3):
+        (function, params, x), _ = CASES[name]()
+        params = {key: (1 + 0.1 * number) * p for key, p in params.items()}
+        x = x[::-1] if number else x
+        x.block_until_ready()
+        compilations()
+        J = linearize(lambda p, x: function(p, x), params, x)  # noqa: B023 - called at once
+        jax.block_until_ready(kernels(J))
+        counts.append(compilations())
+    assert counts[0] > 0
+    assert counts[1:] == [0, 0]
+
+
+def test_a_dense_layer_costs_the_same_whichever_way_round_its_weight_is():
+    """By the numbers that come out: of both weights only inputs and cotangents."""
+    x, w = draw(0, 5, 40), draw(1, 40, 50)
+    ways = (lambda p, x: jnp.tanh(x @ p), w), (lambda p, x: jnp.tanh(x @ p.T), w.T)
+    sizes = [linearize(function, weight, x).example_size for function, weight in ways]
+    assert sizes == [90, 90]

@@ -1,0 +1,146 @@
+"""Kernels of groups of parameter blocks from the gradients of two sets of examples, each block in a compiled step.
+
+A layer applied at S positions with weight and bias has gradients Σ_s a_s ⊗ b_s and Σ_s 1 ⊗ b_s, which share the array
+of the b_s. Together they are Σ_s [a_s, 1] ⊗ b_s, a weight with one more input, and cost one product of b's instead of
+two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..linearization import Array, Linearization
+from ..tangents import Groups
+from .contraction import Block, Turned, in_pieces, products, row_products, through_rows, turned
+
+Pair = tuple[Block, Block]
+"""The gradients of one block for both sets of examples; the same object twice for one set with itself."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Adds the share of one block to a kernel: a compiled program, hashable by value."""
+
+    xp: ModuleType
+    full: bool
+    """All pairs of cotangents, or the mean over equal ones."""
+    cotangents: int
+
+    def __call__(self, total: Array | None, left: Block, right: Block | None) -> Array:
+        """(k, n, k', n') or (n, n'); `right` is None where it is the left."""
+        other = left if right is None else right
+        found = products(self.xp, left, other) if self.full else self._mean(left, other)
+        return found if total is None else total + found
+
+    def _mean(self, left: Block, right: Block) -> Array:
+        total: Any = 0.0
+        for i in range(self.cotangents):
+            own = _of_cotangent(left, i)
+            total = total + products(self.xp, own, own if left is right else _of_cotangent(right, i))[0, :, 0, :]
+        return total / self.cotangents
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`turned`, hashable by value."""
+
+    xp: ModuleType
+
+    def __call__(self, left: Any, right: Any) -> tuple[Turned, Turned | None]:
+        """Both blocks; `right` is None where it is the left."""
+        return turned(self.xp, left), None if right is None else turned(self.xp, right)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Adds the products of a few columns."""
+
+    xp: ModuleType
+
+    def __call__(self, total: Array | None, left: Turned, right: Turned | None) -> Array:
+        """(k, n, k', n'); `right` is None where it is the left."""
+        found = row_products(self.xp, left, left if right is None else right)
+        return found if total is None else total + found
+
+
+def group_kernels(
+    J: Linearization, left: Sequence[Block], right: Sequence[Block], groups: Groups, full: bool, cotangents: int
+) -> list[Array]:
+    """For each group of parameters (k, n, k', n'), or (n, n') for the mean over cotangents if not `full`.
+
+    `left` and `right` are the same object for one set of examples with itself.
+    """
+    kernels: list[Any] = [None] * groups.count
+    for group in range(groups.count):
+        own = [i for i, part in enumerate(groups.part_of) if part == group]
+        for a, b in _merged(J.xp, [(left[i], right[i]) for i in own]):
+            kernels[group] = _added(J, kernels[group], a, None if a is b else b, full, cotangents)
+    return kernels
+
+
+def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotangents: int) -> Array:
+    """A kernel and the share of one block, in steps that are compiled where the backend does that."""
+    compiled: Callable[[Any], Callable[..., Any]] = getattr(J, "compile", lambda step: step)
+    if not full or not through_rows(left, left if right is None else right):
+        return compiled(Step(J.xp, full, cotangents))(total, left, right)
+    a, b = compiled(Turn(J.xp))(left, right)
+    for own, its in in_pieces(a, a if b is None else b):
+        total = compiled(Piece(J.xp))(total, own, None if own is its else its)
+    return total  # type: ignore[return-value]  # there is at least one column
+
+
+def _merged(xp: ModuleType, pairs: Sequence[Pair]) -> list[Pair]:
+    """A block with a side one number wide is put with one that has the same other side."""
+    found: list[Pair] = []
+    narrow = [any(_narrow(pair, side) for side in (0, 1)) for pair in pairs]
+    for pair in (
+        pair for wanted in (False, True) for pair, is_narrow in zip(pairs, narrow, strict=True) if is_narrow is wanted
+    ):
+        match = next(
+            (
+                (i, side)
+                for i, p in enumerate(found)
+                for side in (0, 1)
+                if _narrow(pair, 1 - side) and _share(p, pair, side)
+            ),
+            None,
+        )
+        if match is None:
+            found.append(pair)
+        else:
+            place, side = match
+            found[place] = _beside(xp, found[place], pair, 1 - side)
+    return found
+
+
+def _narrow(pair: Pair, side: int) -> bool:
+    return all(isinstance(b, tuple) and len(b[0].shape) == 4 and b[side].shape[3] == 1 for b in pair)
+
+
+def _share(pair: Pair, other: Pair, side: int) -> bool:
+    return all(
+        isinstance(a, tuple) and isinstance(b, tuple) and a[side] is b[side] and len(a[0].shape) == 4
+        for a, b in zip(pair, other, strict=True)
+    )
+
+
+def _beside(xp: ModuleType, pair: Pair, other: Pair, side: int) -> Pair:
+    """One block whose factors on `side` are those of both."""
+
+    def joined(a: Any, b: Any) -> Block:
+        count = max(a[side].shape[0], b[side].shape[0])
+        wide = xp.concat([xp.broadcast_to(x[side], (count, *x[side].shape[1:])) for x in (a, b)], axis=3)
+        return (wide, a[1]) if side == 0 else (a[0], wide)
+
+    first = joined(pair[0], other[0])
+    return first, first if pair[0] is pair[1] else joined(pair[1], other[1])
+
+
+def _of_cotangent(block: Block, i: int) -> Block:
+    if isinstance(block, tuple):
+        left, right = (side[min(i, side.shape[0] - 1) :, ...][:1, ...] for side in block)
+        return left, right
+    return block[i : i + 1, ...]
