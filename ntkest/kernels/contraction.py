@@ -29,9 +29,55 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
     return _gram(xp, rows, others)
 
 
+def bounded_products(xp: ModuleType, left: Block, right: Block, most: int) -> Array:
+    """`products` by halves of the examples, until no product holds more than `most` numbers on its way.
+
+    Those are Gram matrices over positions, or the rows of this one layer. Halves of a block with itself are taken once.
+    """
+    n, there = (_examples(block) for block in (left, right))
+    if max(n, there) == 1 or _numbers(left, right) <= most:
+        return products(xp, left, right)
+    if left is right:
+        first, second = _split(left)
+        across = bounded_products(xp, first, second, most)
+        mirrored = xp.permute_dims(across, (2, 3, 0, 1))
+        above = xp.concat([bounded_products(xp, first, first, most), across], axis=3)
+        below = xp.concat([mirrored, bounded_products(xp, second, second, most)], axis=3)
+        return xp.concat([above, below], axis=1)
+    if n >= there:
+        return xp.concat([bounded_products(xp, half, right, most) for half in _split(left)], axis=1)
+    return xp.concat([bounded_products(xp, left, half, most) for half in _split(right)], axis=3)
+
+
 def cotangents_of(block: Block) -> int:
     """How many a block is of."""
     return max(int(side.shape[0]) for side in (block if isinstance(block, tuple) else (block,)))
+
+
+def _examples(block: Block) -> int:
+    return int((block[0] if isinstance(block, tuple) else block).shape[1])
+
+
+def _split(block: Block) -> tuple[Block, Block]:
+    """The first half of the examples, and the others."""
+    half = _examples(block) // 2
+    if isinstance(block, tuple):
+        left, right = block
+        return (left[:, :half, ...], right[:, :half, ...]), (left[:, half:, ...], right[:, half:, ...])
+    return block[:, :half, ...], block[:, half:, ...]
+
+
+def _numbers(left: Block, right: Block) -> int:
+    """What `products` holds: the larger Gram matrix over positions, or rows that were in factors; and the result."""
+    shapes = [(cotangents_of(block), _examples(block)) for block in (left, right)]
+    result = math.prod(k * n for k, n in shapes)
+    if isinstance(left, tuple) and isinstance(right, tuple) and (_looked_up(left) or _factored_pays(left, right)):
+        return int(result * left[1].shape[2] * right[1].shape[2])
+    rows = [
+        k * n * math.prod(side.shape[-1] for side in block) if isinstance(block, tuple) else 0
+        for (k, n), block in zip(shapes, (left, right), strict=True)
+    ]
+    return max(result, *rows)
 
 
 def _factored_pays(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..linearization import (
-    Array,
-    InvalidTypeError,
     Linearization,
     ShapeError,
-    UnsupportedModeError,
-    beside,
-    checked_examples,
-    identity,
+    scalar_dtype,
 )
+from ..memory import byte_count
+from ..progress import progress_of
 from ..tangents import group_parameters
-from .contraction import Block, products
-from .reductions import Reduction, reduction
+from .assembly import assembled
+from .images import Images, item_bytes, outputs_each
+from .reductions import reduction
+from .tiles import Cost, Work, planned
 
 
 def ntk(
-    J: Linearization, other: Linearization | None = None, outputs: Any = "full", *, by: str | None = None, seed: int = 0
+    J: Linearization,
+    other: Linearization | None = None,
+    outputs: Any = "full",
+    *,
+    by: str | None = None,
+    seed: int = 0,
+    memory: int | str = "2GB",
+    progress: Any = False,
 ) -> Any:
     """The exact neural tangent kernel K = J Jᵀ between the examples of J, or J J'ᵀ between those of J and another J'.
 
     Parameters
     ----------
     J : Linearization
-        With examples that do not interact; see ``batch_axis=`` of `ntkest.linearize`.
+        With examples that do not interact; see ``batch_axis=`` of `ntkest.linearize`. From `linearize_batches` it is
+        read batch by batch.
     other : Linearization, optional
         Of the same function at the same parameters, on other inputs.
     outputs : "full", "trace", "sum", "signs:s", int or array (O,)
@@ -38,104 +44,71 @@ def ntk(
         A kernel for each, in a dict; they sum to the whole.
     seed : int
         Of the signs.
+    memory : int or str
+        Bytes for gradients and products, beside the model and the kernel itself. A kernel that needs more is computed
+        in tiles, with the same numbers to rounding.
+    progress : bool or callable
+        True for a line on standard error, or a function of the tiles done and the tiles in all.
 
     Returns
     -------
     array (N·O, N'·O), O fastest, or (N, N')
-        In the namespace, on the device and in the dtype of the outputs; with `by`, a dict of such.
-        Costs O reverse passes for "full" and "trace", s for signs, else 1; and the products, which for dense layers
-        are taken in factors. Differentiable where the linearization is.
+        In the namespace, on the device and in the dtype of the outputs, or in float32 if that is shorter; with `by`, a
+        dict of such. Costs O reverse passes for "full" and "trace", s for signs, else 1, and more where `memory` is
+        short; and the products, which for dense layers are taken in factors, for the symmetric half only.
+        Differentiable where the linearization is.
 
     Raises
     ------
     InvalidTypeError, InvalidValueError, ShapeError, UnsupportedModeError
+    NonFiniteError
+        Gradients of some examples, which it names, are NaN or infinite.
 
     References
     ----------
     Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023.
     """
-    wanted = reduction(outputs, _size(J), seed)
-    groups = group_parameters(J.param_names, by)
-    sides = [J] if other is None else [J, _checked(J, other)]
-    images = [_images(side, wanted) for side in sides]
-    totals: list[Any] = [None] * groups.count
-    for part, left, right in zip(groups.part_of, images[0], images[-1], strict=True):
-        found = _kernel(J.xp, left, right, wanted)
-        totals[part] = found if totals[part] is None else totals[part] + found
-    kernels = [J.xp.astype(_arranged(J.xp, total), J.outputs.dtype, copy=False) for total in totals]
-    return dict(zip(groups.names, kernels, strict=True)) if groups.names else kernels[0]
+    work = _work(J, other, outputs, by, seed, memory)
+    kernels = assembled(work, scalar_dtype(J.xp, J.outputs), progress_of(progress, "tiles"))
+    return dict(zip(work.groups.names, kernels, strict=True)) if work.groups.names else kernels[0]
 
 
-def pntk(J: Linearization, other: Linearization | None = None, *, by: str | None = None) -> Any:
+def pntk(J: Linearization, other: Linearization | None = None, **keywords: Any) -> Any:
     """The pseudo-NTK: the kernel of the sum of an example's outputs over √O, (N, N'), which stands in for K = K̂ ⊗ I.
 
-    ``ntk(J, other, outputs="sum")`` over O; see there. For a wide readout at initialisation its relative error falls
+    ``ntk(J, other, "pntk")``, with the keywords of that. For a wide readout at initialisation its relative error falls
     as width^(-1/2).
 
     References
     ----------
     Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023.
     """
-    size = _size(J)
-    kernels = ntk(J, other, "sum", by=by)
-    return kernels / size if by is None else {name: kernel / size for name, kernel in kernels.items()}
+    return ntk(J, other, "pntk", **keywords)
 
 
-def _size(J: Linearization) -> int:
-    """O."""
-    if not hasattr(J, "examples"):
-        raise InvalidTypeError(f"a linearization is wanted (see ntkest.linearize), not {type(J).__name__}")
-    _, count = checked_examples(J.examples)
-    return int(math.prod(J.outputs.shape)) // count
+def _work(
+    J: Linearization, other: Linearization | None, outputs: Any, by: str | None, seed: int, memory: int | str
+) -> Work:
+    """What the keywords ask for, in tiles that fit the budget."""
+    budget = byte_count(memory)
+    wanted = reduction(outputs, outputs_each(J), seed)
+    groups = group_parameters(J.param_names, by)
+    sides = tuple(Images(side, wanted.cotangents) for side in ([J] if other is None else [J, _checked(J, other)]))
+    item = item_bytes(J.xp, J.xp.empty((0,), dtype=scalar_dtype(J.xp, J.outputs)))
+    cost = Cost(
+        example=max(side.example_bytes() for side in sides),
+        entry=item * (len(wanted.cotangents) ** 2 if wanted.full else 1),
+        item=item,
+        kernels=groups.count,
+    )
+    shape = (sides[0].count, sides[-1].count)
+    return Work(J.xp, sides, wanted, groups, planned(shape, other is None, cost, budget, False))
 
 
 def _checked(J: Linearization, other: Linearization) -> Linearization:
-    if _size(other) != _size(J):
-        raise ShapeError(f"examples have {_size(J)} outputs on one side and {_size(other)} on the other")
+    if outputs_each(other) != outputs_each(J):
+        raise ShapeError(f"examples have {outputs_each(J)} outputs on one side and {outputs_each(other)} on the other")
     mine, theirs = ([tuple(p.shape) for p in side.params] for side in (J, other))
     if mine != theirs:
         raise ShapeError("the two linearizations have different parameters")
     return other
-
-
-def _images(J: Linearization, wanted: Reduction) -> tuple[Block, ...]:
-    """Gradients (k, N, P_l) of all examples, one a cotangent, in factors where they come so."""
-    map_example_vjp: Any = getattr(J, "map_example_vjp", None)
-    if map_example_vjp is None or "vjp" not in J.modes:
-        raise UnsupportedModeError("the kernel between examples needs gradients of single examples, and this has none")
-    xp, (axis, count) = J.xp, checked_examples(J.examples)
-    shape = tuple(J.outputs.shape)
-    own = (*shape[:axis], 1, *shape[axis + 1 :])
-    cotangents = xp.reshape(beside(xp, wanted.cotangents, J.outputs, J.outputs.dtype), (-1, *own))
-    k = cotangents.shape[0]
-    whole = xp.reshape(xp.broadcast_to(cotangents, (k, *shape)), (k, -1))
-    uses: Any = getattr(J, "uses", None)
-    found: tuple[Block, ...] = map_example_vjp(identity, whole) if uses is None else uses(whole, 0, count)
-    return found
-
-
-def _kernel(xp: Any, left: Block, right: Block, wanted: Reduction) -> Array:
-    """The share of one parameter block in the kernel, (k, n, k', n'), or in the mean over equal cotangents, (n, n')."""
-    if wanted.full:
-        return products(xp, left, right)
-    count = len(wanted.cotangents)
-    terms = [products(xp, _row(left, i), _row(right, i))[0, :, 0, :] for i in range(count)]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total / count
-
-
-def _arranged(xp: Any, kernel: Array) -> Array:
-    """(n·k, n'·k') of (k, n, k', n')."""
-    if len(kernel.shape) == 2:
-        return kernel
-    k, n, others, there = kernel.shape
-    return xp.reshape(xp.permute_dims(kernel, (1, 0, 3, 2)), (n * k, there * others))
-
-
-def _row(block: Block, i: int) -> Block:
-    if isinstance(block, tuple):
-        left, right = (side[min(i, side.shape[0] - 1) :, ...][:1, ...] for side in block)
-        return left, right
-    return block[i : i + 1, ...]

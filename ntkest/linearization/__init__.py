@@ -34,12 +34,14 @@ from .errors import (
     ZeroKernelError,
 )
 from .examples import find_examples
+from .factors import join_examples
 from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
     beside,
     device,
     eps,
+    host,
     is_concrete,
     number,
     numbers,
@@ -94,9 +96,11 @@ __all__ = [
     "find_backend",
     "find_examples",
     "flatten",
+    "host",
     "identity",
     "is_concrete",
     "join",
+    "join_examples",
     "leading",
     "linearize",
     "map_chunks",

@@ -1,0 +1,92 @@
+"""A kernel in memory, from its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from array_api_compat import is_writeable_array
+
+from ..linearization import Array, NonFiniteError, device, is_concrete, numbers
+from .tiles import Place, Plan, Work
+
+
+def assembled(work: Work, dtype: Any, report: Callable[[int, int], None]) -> list[Array]:
+    """The kernels of all groups, in `dtype`; in place where arrays can be written to."""
+    xp, plan = work.xp, work.plan
+    places = plan.places()
+    whole: list[Any] = [None] * work.groups.count
+    pieces: list[dict[Place, Array]] = [{} for _ in whole]
+    done = 0
+    for rows in plan.stripes():
+        for place, tiles in work.tiles(rows, plan.columns(rows), {}):
+            check_finite(xp, tiles, place, plan)
+            tiles = [xp.astype(tile, dtype, copy=False) for tile in tiles]
+            if len(places) == 1:
+                whole = tiles
+            elif is_writeable_array(tiles[0]):
+                side = entries_each(tiles[0], place, plan)
+                for index, tile in enumerate(tiles):
+                    if whole[index] is None:
+                        shape = tuple(count * side for count in plan.shape)
+                        whole[index] = xp.empty(shape, dtype=dtype, device=device(tile))
+                    for (i, j), part in mirrored(xp, tile, place, plan):
+                        rows_, columns = (slice(n * plan.tile * side, (n + 1) * plan.tile * side) for n in (i, j))
+                        whole[index][rows_, columns] = part
+            else:
+                for own, tile in zip(pieces, tiles, strict=True):
+                    own.update(mirrored(xp, tile, place, plan))
+            done += 1
+            report(done, len(places))
+    return [_concatenated(xp, own, plan) if own else kernel for own, kernel in zip(pieces, whole, strict=True)]
+
+
+def mirrored(xp: Any, tile: Array, place: Place, plan: Plan) -> list[tuple[Place, Array]]:
+    """A tile, and below the diagonal of a symmetric kernel the same once more, turned."""
+    i, j = place
+    return [(place, tile)] if i == j or not plan.symmetric else [(place, tile), ((j, i), xp.matrix_transpose(tile))]
+
+
+def entries_each(tile: Array, place: Place, plan: Plan) -> int:
+    """Rows of the kernel that one example has: O for a full one, else 1."""
+    start, stop = plan.ranges(0)[place[0]]
+    return int(tile.shape[0]) // (stop - start)
+
+
+def check_finite(xp: Any, tiles: list[Array], place: Place, plan: Plan) -> None:
+    """Refuse NaN and infinity, and name the examples that they come from.
+
+    Raises
+    ------
+    NonFiniteError
+    """
+    for tile in tiles:
+        finite = xp.isfinite(tile)
+        sound = xp.all(finite)
+        if not is_concrete(sound) or bool(sound):
+            continue
+        each = entries_each(tile, place, plan)
+        finite = xp.reshape(finite, (tile.shape[0] // each, each, tile.shape[1] // each, each))
+        finite = xp.all(finite, axis=(1, 3))
+        bad = [
+            plan.ranges(side)[place[side]][0] + index
+            for side, axis in ((0, 1), (1, 0))
+            for index, some in enumerate(numbers(xp.astype(xp.any(finite, axis=axis), xp.int32)))
+            if not some
+        ]
+        if bad:
+            named = sorted(set(bad)) if plan.symmetric else bad
+            raise NonFiniteError(
+                f"gradients of examples {', '.join(map(str, named[:8]))}{', …' if len(named) > 8 else ''} are NaN or "
+                "infinite; look at the model's derivatives there, or leave them out"
+            )
+        raise NonFiniteError(
+            f"products of gradients of examples {plan.ranges(0)[place[0]]} and {plan.ranges(1)[place[1]]} overflow "
+            f"{tile.dtype}; use float64, or scale the outputs"
+        )
+
+
+def _concatenated(xp: Any, pieces: dict[Place, Array], plan: Plan) -> Array:
+    counts = [len(plan.ranges(side)) for side in (0, 1)]
+    rows = [xp.concat([pieces[i, j] for j in range(counts[1])], axis=1) for i in range(counts[0])]
+    return xp.concat(rows, axis=0)
