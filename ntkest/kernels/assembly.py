@@ -7,7 +7,7 @@ from typing import Any
 
 from array_api_compat import is_writeable_array
 
-from ..linearization import Array, NonFiniteError, device, is_concrete, numbers
+from ..linearization import Array, device
 from .tiles import Place, Plan, Work
 
 
@@ -20,7 +20,6 @@ def assembled(work: Work, dtype: Any, report: Callable[[int, int], None]) -> lis
     done = 0
     for rows in plan.stripes():
         for place, tiles in work.tiles(rows, plan.columns(rows), {}):
-            check_finite(xp, tiles, place, plan)
             tiles = [xp.astype(tile, dtype, copy=False) for tile in tiles]
             if len(places) == 1:
                 whole = tiles
@@ -51,39 +50,6 @@ def entries_each(tile: Array, place: Place, plan: Plan) -> int:
     """Rows of the kernel that one example has: O for a full one, else 1."""
     start, stop = plan.ranges(0)[place[0]]
     return int(tile.shape[0]) // (stop - start)
-
-
-def check_finite(xp: Any, tiles: list[Array], place: Place, plan: Plan) -> None:
-    """Refuse NaN and infinity, and name the examples that they come from.
-
-    Raises
-    ------
-    NonFiniteError
-    """
-    for tile in tiles:
-        finite = xp.isfinite(tile)
-        sound = xp.all(finite)
-        if not is_concrete(sound) or bool(sound):
-            continue
-        each = entries_each(tile, place, plan)
-        finite = xp.reshape(finite, (tile.shape[0] // each, each, tile.shape[1] // each, each))
-        finite = xp.all(finite, axis=(1, 3))
-        bad = [
-            plan.ranges(side)[place[side]][0] + index
-            for side, axis in ((0, 1), (1, 0))
-            for index, some in enumerate(numbers(xp.astype(xp.any(finite, axis=axis), xp.int32)))
-            if not some
-        ]
-        if bad:
-            named = sorted(set(bad)) if plan.symmetric else bad
-            raise NonFiniteError(
-                f"gradients of examples {', '.join(map(str, named[:8]))}{', …' if len(named) > 8 else ''} are NaN or "
-                "infinite; look at the model's derivatives there, or leave them out"
-            )
-        raise NonFiniteError(
-            f"products of gradients of examples {plan.ranges(0)[place[0]]} and {plan.ranges(1)[place[1]]} overflow "
-            f"{tile.dtype}; use float64, or scale the outputs"
-        )
 
 
 def _concatenated(xp: Any, pieces: dict[Place, Array], plan: Plan) -> Array:

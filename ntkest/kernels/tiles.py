@@ -17,6 +17,7 @@ from ..linearization import Array, InvalidValueError
 from ..memory import size_text
 from ..tangents import Groups
 from .contraction import Block, bounded_products
+from .finite import check_finite
 from .images import Images, Range
 from .reductions import Reduction
 
@@ -131,6 +132,10 @@ class Work:
         """Tiles of a stripe that are not `finished`, column by column: (n·k, n'·k) or (n, n') for each group.
 
         `kept` holds the gradients of rows of tiles that are there already, and takes up those that are made.
+
+        Raises
+        ------
+        NonFiniteError
         """
         plan, ranges = self.plan, (self.plan.ranges(0), self.plan.ranges(1))
         places = {j: [(i, j) for i in rows if (i <= j or not plan.symmetric) and not finished((i, j))] for j in columns}
@@ -142,7 +147,10 @@ class Work:
         for j, column in places.items():
             right = own[j] if j in own else next(rights) if column else ()
             for place in column:
-                yield place, self.tile(kept[place[0]], right)
+                left = kept[place[0]]
+                found = self.tile(left, right)
+                check_finite(self.xp, found, ((ranges[0][place[0]], left), (ranges[1][j], right)))
+                yield place, found
             del right
 
     def tile(self, left: tuple[Block, ...], right: tuple[Block, ...]) -> list[Array]:
