@@ -29,21 +29,19 @@ def assembled(work: Work, dtype: Any, report: Callable[[int, int], None]) -> lis
                     if whole[index] is None:
                         shape = tuple(count * side for count in plan.shape)
                         whole[index] = xp.empty(shape, dtype=dtype, device=device(tile))
-                    for (i, j), part in mirrored(xp, tile, place, plan):
+                    for (i, j), part in _images(xp, tile, place, plan):
                         rows_, columns = (slice(n * plan.tile * side, (n + 1) * plan.tile * side) for n in (i, j))
                         whole[index][rows_, columns] = part
             else:
                 for own, tile in zip(pieces, tiles, strict=True):
-                    own.update(mirrored(xp, tile, place, plan))
+                    own.update(_images(xp, tile, place, plan))
             done += 1
             report(done, len(places))
     return [_concatenated(xp, own, plan) if own else kernel for own, kernel in zip(pieces, whole, strict=True)]
 
 
-def mirrored(xp: Any, tile: Array, place: Place, plan: Plan) -> list[tuple[Place, Array]]:
-    """A tile, and below the diagonal of a symmetric kernel the same once more, turned."""
-    i, j = place
-    return [(place, tile)] if i == j or not plan.symmetric else [(place, tile), ((j, i), xp.matrix_transpose(tile))]
+def _images(xp: Any, tile: Array, place: Place, plan: Plan) -> list[tuple[Place, Array]]:
+    return list(zip(plan.images(place), (tile, xp.matrix_transpose(tile)), strict=False))
 
 
 def entries_each(tile: Array, place: Place, plan: Plan) -> int:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..linearization import (
-    Linearization,
-    ShapeError,
-    scalar_dtype,
-)
+from ..linearization import Linearization
 from ..memory import byte_count
 from ..progress import progress_of
-from ..tangents import group_parameters
 from .assembly import assembled
-from .images import Images, item_bytes, outputs_each
-from .reductions import reduction
-from .tiles import Cost, Work, planned
+from .posing import posed
+from .store import as_path
+from .streaming import streamed
+from .tiles import planned
 
 
 def ntk(
@@ -27,6 +23,8 @@ def ntk(
     seed: int = 0,
     memory: int | str = "2GB",
     progress: Any = False,
+    out: Any = None,
+    force: bool = False,
 ) -> Any:
     """The exact neural tangent kernel K = J Jᵀ between the examples of J, or J J'ᵀ between those of J and another J'.
 
@@ -49,28 +47,43 @@ def ntk(
         in tiles, with the same numbers to rounding.
     progress : bool or callable
         True for a line on standard error, or a function of the tiles done and the tiles in all.
+    out : path, optional
+        A zarr store to be written, tile by tile, so that the kernel is never in memory whole. Tiles that are finished
+        stay so, whatever happens; the same call goes on where an earlier one was stopped, and ends with the same bytes.
+        What is there of another kernel is refused. With `by` it becomes a group with an array for each.
+    force : bool
+        Begin anew, in place of the kernel at `out`.
 
     Returns
     -------
     array (N·O, N'·O), O fastest, or (N, N')
-        In the namespace, on the device and in the dtype of the outputs, or in float32 if that is shorter; with `by`, a
-        dict of such. Costs O reverse passes for "full" and "trace", s for signs, else 1, and more where `memory` is
-        short; and the products, which for dense layers are taken in factors, for the symmetric half only.
-        Differentiable where the linearization is.
+        In the namespace, on the device and in the dtype of the outputs, or in float32 if that is shorter; with `out`,
+        as a `zarr.Array` to be read; with `by`, a dict of such.
+
+        Costs O reverse passes for "full" and "trace", s for signs, else 1, and more where `memory` is short; and the
+        products, which for dense layers are taken in factors, for the symmetric half only. Differentiable where the
+        linearization is.
 
     Raises
     ------
     InvalidTypeError, InvalidValueError, ShapeError, UnsupportedModeError
     NonFiniteError
         Gradients of some examples, which it names, are NaN or infinite.
+    StoreError
+        `out` holds another kernel or is damaged, or the disk is full.
 
     References
     ----------
     Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023.
     """
-    work = _work(J, other, outputs, by, seed, memory)
-    kernels = assembled(work, scalar_dtype(J.xp, J.outputs), progress_of(progress, "tiles"))
-    return dict(zip(work.groups.names, kernels, strict=True)) if work.groups.names else kernels[0]
+    budget, report = byte_count(memory), progress_of(progress, "tiles")
+    question = posed(J, other, outputs, by, seed)
+    if out is not None:
+        kernels = streamed(question, as_path(out), budget, force, report)
+    else:
+        plan = planned(question.shape, len(question.sides) == 1, question.cost(), budget, False)
+        kernels = assembled(question.work(plan), question.dtype, report)
+    return dict(zip(question.groups.names, kernels, strict=True)) if by is not None else kernels[0]
 
 
 def pntk(J: Linearization, other: Linearization | None = None, **keywords: Any) -> Any:
@@ -84,31 +97,3 @@ def pntk(J: Linearization, other: Linearization | None = None, **keywords: Any) 
     Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023.
     """
     return ntk(J, other, "pntk", **keywords)
-
-
-def _work(
-    J: Linearization, other: Linearization | None, outputs: Any, by: str | None, seed: int, memory: int | str
-) -> Work:
-    """What the keywords ask for, in tiles that fit the budget."""
-    budget = byte_count(memory)
-    wanted = reduction(outputs, outputs_each(J), seed)
-    groups = group_parameters(J.param_names, by)
-    sides = tuple(Images(side, wanted.cotangents) for side in ([J] if other is None else [J, _checked(J, other)]))
-    item = item_bytes(J.xp, J.xp.empty((0,), dtype=scalar_dtype(J.xp, J.outputs)))
-    cost = Cost(
-        example=max(side.example_bytes() for side in sides),
-        entry=item * (len(wanted.cotangents) ** 2 if wanted.full else 1),
-        item=item,
-        kernels=groups.count,
-    )
-    shape = (sides[0].count, sides[-1].count)
-    return Work(J.xp, sides, wanted, groups, planned(shape, other is None, cost, budget, False))
-
-
-def _checked(J: Linearization, other: Linearization) -> Linearization:
-    if outputs_each(other) != outputs_each(J):
-        raise ShapeError(f"examples have {outputs_each(J)} outputs on one side and {outputs_each(other)} on the other")
-    mine, theirs = ([tuple(p.shape) for p in side.params] for side in (J, other))
-    if mine != theirs:
-        raise ShapeError("the two linearizations have different parameters")
-    return other

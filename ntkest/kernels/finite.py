@@ -32,8 +32,8 @@ def check_finite(xp: Any, tiles: Sequence[Array], sides: tuple[Side, Side]) -> N
             )
         places = " and ".join(f"{start} … {stop - 1}" for (start, stop), _ in sides)
         raise NonFiniteError(
-            f"gradients are finite, but their products between examples {places} overflow {tile.dtype}; use float64, or "
-            "scale the outputs"
+            f"gradients are finite, but their products between examples {places} overflow {tile.dtype}; use float64, "
+            "or scale the outputs"
         )
 
 

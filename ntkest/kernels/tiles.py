@@ -73,6 +73,11 @@ class Plan:
         """The columns of tiles that a stripe has."""
         return range(rows.start if self.symmetric else 0, len(self.ranges(1)))
 
+    def images(self, place: Place) -> list[Place]:
+        """Where a tile stands: there, and for one above the diagonal of a symmetric kernel turned below it."""
+        i, j = place
+        return [place] if i == j or not self.symmetric else [place, (j, i)]
+
     def places(self) -> list[Place]:
         """All tiles; of a symmetric kernel those on and above the diagonal."""
         return [
