@@ -58,12 +58,13 @@ from .linearization import (
     Linearization,
     ShapeError,
     device,
+    is_linearization,
 )
 from .memory import byte_count
 from .probes import Centre, Probes, check_seed
 from .sampling import Plan, Run
 from .tangents import group_parameters
-from .targets import as_target, check_same_outputs, is_linearization
+from .targets import as_target, check_same_outputs
 
 
 def trace(J: Linearization, **keywords: Any) -> Estimate:

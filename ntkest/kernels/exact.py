@@ -8,6 +8,7 @@ from ..linearization import Linearization
 from ..memory import byte_count
 from ..progress import progress_of
 from .assembly import assembled
+from .farm import farmed, job_of
 from .posing import posed
 from .store import as_path
 from .streaming import streamed
@@ -15,8 +16,8 @@ from .tiles import planned
 
 
 def ntk(
-    J: Linearization,
-    other: Linearization | None = None,
+    J: Any,
+    other: Any = None,
     outputs: Any = "full",
     *,
     by: str | None = None,
@@ -25,6 +26,7 @@ def ntk(
     progress: Any = False,
     out: Any = None,
     force: bool = False,
+    client: Any = None,
 ) -> Any:
     """The exact neural tangent kernel K = J Jᵀ between the examples of J, or J J'ᵀ between those of J and another J'.
 
@@ -53,6 +55,11 @@ def ntk(
         What is there of another kernel is refused. With `by` it becomes a group with an array for each.
     force : bool
         Begin anew, in place of the kernel at `out`.
+    client : dask.distributed.Client or concurrent.futures.Executor, optional
+        Workers to compute tiles. They build the linearizations themselves: `J` and `other` are then factories, which
+        are functions without arguments that can be imported, or their names, "module:function" or "file.py:function",
+        and return a linearization or what `linearize` takes. `memory` is for each task, and kernels that do not go to
+        `out` are NumPy arrays.
 
     Returns
     -------
@@ -71,12 +78,18 @@ def ntk(
         Gradients of some examples, which it names, are NaN or infinite.
     StoreError
         `out` holds another kernel or is damaged, or the disk is full.
+    WorkerError
+        A worker died, or its factory made another model than that of the others.
 
     References
     ----------
     Mohamadi, Bae, Sutherland, "A fast, well-founded approximation to the empirical neural tangent kernel", ICML 2023.
     """
     budget, report = byte_count(memory), progress_of(progress, "tiles")
+    if client is not None:
+        job = job_of(J, other, outputs, by, seed)
+        names, kernels = farmed(client, job, budget, None if out is None else as_path(out), force, report)
+        return dict(zip(names, kernels, strict=True)) if by is not None else kernels[0]
     question = posed(J, other, outputs, by, seed)
     if out is not None:
         kernels = streamed(question, as_path(out), budget, force, report)

@@ -108,7 +108,7 @@ class Store:
             os.close(handle)
 
     def check(self) -> None:
-        """Compare every finished tile with its checksum, and clear away what was left in the making.
+        """Compare every finished tile with its checksum; and `sweep`.
 
         Raises
         ------
@@ -123,6 +123,10 @@ class Store:
                         f"tile {place} of {self.place} is not what was written; the store is damaged, and force=True "
                         "begins it anew"
                     )
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Clear away what processes that were killed left in the making."""
         for partial in self.path.rglob("*.partial"):
             partial.unlink(missing_ok=True)
 

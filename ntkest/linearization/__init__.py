@@ -52,7 +52,18 @@ from .precision import (
     scalar_dtype,
     tolerance,
 )
-from .protocol import Array, Backend, Blocks, ExampleGradients, Expand, Linearization, Options, Reduce, Tree
+from .protocol import (
+    Array,
+    Backend,
+    Blocks,
+    ExampleGradients,
+    Expand,
+    Linearization,
+    Options,
+    Reduce,
+    Tree,
+    is_linearization,
+)
 from .selection import select
 
 __all__ = [
@@ -105,6 +116,7 @@ __all__ = [
     "host",
     "identity",
     "is_concrete",
+    "is_linearization",
     "join",
     "join_examples",
     "leading",
