@@ -20,10 +20,11 @@ from .linearization import (
     beside,
     eps,
     is_concrete,
+    is_linearization,
     number,
 )
 from .quantities import measure
-from .targets import check_same_outputs, is_linearization
+from .targets import check_same_outputs
 
 ROUNDS = 30
 """Alternating projections; how near the result is to the nearest matrix matters less than that it is one of them."""

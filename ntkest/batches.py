@@ -30,6 +30,7 @@ from .linearization import (
     eps,
     find_backend,
     identity,
+    join_examples,
     leading,
     map_chunks,
     number,
@@ -169,6 +170,7 @@ class BatchedLinearization(ChunkLoop):
             self._epsilon = eps(J.xp, J.outputs, *J.params)
             self._axis = _axis(J, self._stream.options)
             self._by_example = getattr(J, "map_example_vjp", None) is not None
+            self._has_uses = self._by_example and hasattr(J, "uses")
             self._join_axis = 0 if self._axis is None else self._axis
         part = J.outputs if len(J.outputs.shape) > 0 else self.xp.reshape(J.outputs, (1,))
         _check_shapes(part, self._parts, self._join_axis)
@@ -176,30 +178,35 @@ class BatchedLinearization(ChunkLoop):
         if self._keep:
             self._kept.append(J)
 
-    def _images(self, apply: Callable[[Linearization, slice], Any]) -> Iterator[Any]:
+    def _images(
+        self, apply: Callable[[Linearization, slice], Any], wanted: Callable[[slice], bool] | None = None
+    ) -> Iterator[Any]:
         """``apply(J, part)`` for one batch after the other; `part` is its place along the batch axis.
 
         Each is looked at first: is it still the same batch, and the same model? And each is gone
-        before the next is made.
+        before the next is made. Those of places that are not `wanted` are read, and no more.
         """
         start = 0
         if self._keep:
             for J, before in zip(self._kept, self._parts, strict=True):
-                stop = start + before.shape[self._join_axis]
-                yield apply(J, slice(start, stop))
-                start = stop
+                part = slice(start, start + before.shape[self._join_axis])
+                if wanted is None or wanted(part):
+                    yield apply(J, part)
+                start = part.stop
             return
         count = 0
         for count, batch in enumerate(self._stream.batches, 1):
             if count > len(self._parts):
                 raise NotRepeatableError(f"there were {len(self._parts)} batches before, and now there are more")
+            part = slice(start, start + self._parts[count - 1].shape[self._join_axis])
+            start = part.stop
+            if wanted is not None and not wanted(part):
+                continue
             J = self._stream.linearize(batch, self._axis, check=False)
             self._check_same(J, count - 1)
-            stop = start + self._parts[count - 1].shape[self._join_axis]
-            image = apply(J, slice(start, stop))
+            image = apply(J, part)
             del J
             yield image
-            start = stop
         if count < len(self._parts):
             raise NotRepeatableError(f"there were {len(self._parts)} batches before, and now there are {count}")
 
@@ -291,6 +298,38 @@ class BatchedLinearization(ChunkLoop):
 
         count = leading(probes)
         return map_chunks(xp, apply, identity, probes, expand, self.chunk_size("jvp", count))
+
+    @property
+    def sweep_uses(self) -> Callable[[Array, Sequence[tuple[int, int]]], Iterator[tuple[Any, ...]]]:
+        """`Uses.uses` of ascending ranges, for one reading of the batches; there if the batches have it."""
+        if not self._has_uses:
+            raise AttributeError("the linearizations of the batches have no uses")
+        return self._sweep_uses
+
+    def _sweep_uses(self, cotangents: Array, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[Any, ...]]:
+        axis, xp = checked_examples(self.examples)[0] + 1, self.xp
+        cotangents = as_probes(xp, (-1, math.prod(self.outputs.shape)), cotangents, "cotangents")
+        whole = xp.reshape(cotangents, (cotangents.shape[0], *self.outputs.shape))
+
+        def pieces(J: Any, part: slice) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+            own = xp.reshape(whole[(slice(None),) * axis + (part, ...)], (whole.shape[0], -1))
+            for start, stop in ranges:
+                first, last = max(start, part.start), min(stop, part.stop)
+                if first < last:
+                    yield last, stop, J.uses(own, first - part.start, last - part.start)
+
+        def wanted(part: slice) -> bool:
+            return any(start < part.stop and part.start < stop for start, stop in ranges)
+
+        begun: list[tuple[Any, ...]] = []
+        for found in self._images(pieces, wanted):
+            for last, stop, blocks in found:
+                begun.append(blocks)
+                if last == stop:
+                    yield tuple(join_examples(xp, parts) for parts in zip(*begun, strict=True))
+                    begun = []
+            if last == ranges[-1][1]:
+                return
 
     def chunk_size(self, mode: str, count: int) -> int:
         """As many probes as have images of 2**24 numbers together, for fewer passes over the batches."""

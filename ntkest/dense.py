@@ -136,6 +136,10 @@ class DenseLinearization(ChunkLoop):
         sizes = example_sizes(chunk, int(2**24 // self.example_size), count, leading(probes))
         return map_example_chunks(self.xp, self._pull_examples, reduce, probes, expand, count, sizes)
 
+    def uses(self, cotangents: Array, start: int, stop: int) -> Blocks:
+        """See `ntkest.linearization.Uses`: products with the rows of these examples."""
+        return self._pull_examples(start, stop)(cotangents)
+
     def _pull_examples(self, start: int, stop: int) -> Callable[[Array], Blocks]:
         """Cotangents (c, M) to blocks (c, n, P_l) of the examples start … stop-1."""
         xp, (_, count) = self.xp, checked_examples(self.examples)
@@ -167,6 +171,7 @@ class OperatorLinearization(DenseLinearization):
     """J given as a SciPy LinearOperator, on NumPy arrays."""
 
     map_example_vjp: Any = None  # an operator's product cannot leave out the sum over rows
+    uses: Any = None
 
     def __init__(self, operator: Any, output_shape: tuple[int, ...] | None) -> None:
         import array_api_compat.numpy

@@ -20,6 +20,7 @@ from .forecast import Spectrum
 from .linearization import number
 from .outlook import CONFIDENCE, SKETCH, error_of, need_of, samples_for, spectra_of
 from .prior import can_sketch, exactly, prior
+from .progress import progress_of
 from .sampling import (
     Assess,
     Outcome,
@@ -29,7 +30,6 @@ from .sampling import (
     by_large_numbers,
     excess_of,
     next_look,
-    progress_of,
     to_tolerance,
 )
 

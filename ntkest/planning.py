@@ -15,6 +15,7 @@ from .estimators.perexample import probe_bytes
 from .estimators.sketches import LeaveOneOut, dimension, most_samples, pull
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, trace_of
 from .linearization import InvalidTypeError, InvalidValueError, Linearization, UnsupportedModeError, number
+from .memory import size_text
 from .outlook import CONFIDENCE, ENDLESS, FORMS, SKETCH, error_of, samples_for, spectra_of
 from .probes import check_seed
 from .quantities import pose
@@ -88,7 +89,7 @@ class Prospects(Mapping[str, Prospect]):
         head = f"{self.quantity} to {100 * self.rtol:g} %, from a pilot of {self.passes} passes"
         rows = [("method", "passes", "seconds", "memory")]
         rows += [
-            (p.method, f"{p.passes}" if p.reached else "out of reach", f"{p.seconds:.3g}", _size(p.bytes))
+            (p.method, f"{p.passes}" if p.reached else "out of reach", f"{p.seconds:.3g}", size_text(p.bytes))
             for p in self.prospects.values()
         ]
         return "\n".join([head, f"effective rank about {self.effective_rank:.3g}", "", *aligned(rows)])
@@ -244,11 +245,3 @@ def _exact_bytes(problem: Problem, mode: str) -> int:
     if not problem.wants("square"):
         return 0
     return int(min(problem.size * problem.parameters(0) * itemsize, problem.memory))
-
-
-def _size(count: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count = count / 1000  # type: ignore[assignment]
-    return f"{count:.3g} GB"

@@ -34,7 +34,6 @@ state : bool or Run
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -59,11 +58,13 @@ from .linearization import (
     Linearization,
     ShapeError,
     device,
+    is_linearization,
 )
+from .memory import byte_count
 from .probes import Centre, Probes, check_seed
 from .sampling import Plan, Run
 from .tangents import group_parameters
-from .targets import as_target, check_same_outputs, is_linearization
+from .targets import as_target, check_same_outputs
 
 
 def trace(J: Linearization, **keywords: Any) -> Estimate:
@@ -261,21 +262,6 @@ def centre_of(J: Linearization, centered: bool | str) -> Centre | None:
             )
         return Centre(shape, (J.examples[0],))
     raise InvalidValueError(f"centered= takes False, True or 'examples', not {centered!r}")
-
-
-def byte_count(memory: int | str) -> int:
-    """A byte count from a number or from text like "2GB" or "512 MiB"."""
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
-    found = (
-        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", memory, re.IGNORECASE)
-        if isinstance(memory, str)
-        else None
-    )
-    if found is None or float(found[1]) <= 0:
-        raise InvalidValueError(f"memory= takes a positive number of bytes or text like '2GB', not {memory!r}")
-    base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
 
 
 def chunk_used(J: Linearization, method: str, chunk: int | None) -> int:

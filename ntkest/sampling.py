@@ -11,6 +11,7 @@ from .estimate import Estimate
 from .estimators import METHODS, Estimator, Key, Moment, Problem
 from .linearization import InvalidTypeError, InvalidValueError, UnsupportedModeError, leading, number
 from .probes import Probes
+from .progress import progress_of
 
 FORESIGHT = 4
 """How many times the present samples a predicted need is trusted for: from few probes it errs high by much."""
@@ -310,22 +311,3 @@ def _widths(tree: Any) -> Any:
     if isinstance(tree, tuple):
         return tuple(_widths(part) for part in tree)
     return tree.shape[1]
-
-
-def progress_of(progress: Any) -> Callable[[int, int], None]:
-    """``progress=``: False, True for a line on stderr, or a function of (passes spent, passes expected)."""
-    if progress is False or progress is None:
-        return lambda spent, expected: None
-    if callable(progress):
-        return lambda spent, expected: progress(spent, expected)
-    if progress is not True:
-        raise InvalidTypeError(f"progress= takes True, False or a function of (spent, expected), not {progress!r}")
-
-    import sys
-
-    def line(spent: int, expected: int) -> None:
-        end = "\n" if spent >= expected else ""
-        sys.stderr.write(f"\rntkest: {spent} of about {expected} passes{end}")
-        sys.stderr.flush()
-
-    return line

@@ -29,11 +29,6 @@ from .linearization import (
 from .probes import Centre
 
 
-def is_linearization(thing: Any) -> bool:
-    """Whether `thing` follows the protocol."""
-    return hasattr(thing, "map_vjp") and hasattr(thing, "map_jvp") and hasattr(thing, "outputs")
-
-
 def check_same_outputs(J: Linearization, other: Linearization) -> None:
     """Refuse two linearizations whose kernels are not on the same output space."""
     if J.xp is not other.xp:

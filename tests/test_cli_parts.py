@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from ntkest.problems import described
 from ntkest.report import document, files, progress, repeat, tables
-from ntkest.report.problems import CommandError, described
+from ntkest.report.problems import CommandError
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,10 @@ def one_mode(blocks, modes):
             self.pushed += cotangents.shape[0]
             return super().vjp(cotangents)
 
+        def map_example_vjp(self, reduce, probes, **keywords):
+            self.pushed += len(probes)
+            return super().map_example_vjp(reduce, probes, **keywords)
+
     J = Counting(np, blocks, SHAPE)
     J.modes = frozenset(modes)
     J.pushed = 0

@@ -153,7 +153,7 @@ def test_chunks_change_nothing_beyond_rounding(method, chunk):
 
 @pytest.mark.parametrize("text", ["2GB", "512 MiB", "1e", "0.5 GB", 4096])
 def test_memory_is_read_as_people_write_it(text):
-    from ntkest.quantities import byte_count
+    from ntkest.memory import byte_count
 
     wanted = {"2GB": 2 * 10**9, "512 MiB": 512 * 2**20, "0.5 GB": 5 * 10**8, 4096: 4096}
     if text in wanted:

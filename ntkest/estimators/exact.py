@@ -1,4 +1,4 @@
-"""Exact moments from min(M, P) one-sided passes: all rows, or all columns, of J.
+"""Exact moments from min(M, P) one-sided passes: all rows, or all columns, of J; or from fewer, by `bykernel`.
 
 With the rows (VJPs of the unit cotangents) K = J Jᵀ is their Gram matrix. With the columns (JVPs of the unit tangents)
 JᵀJ is, which has the same trace and norm, and ⟨K₁, K₂⟩ = ‖J₁ᵀJ₂‖_F². Traces alone keep nothing. Where the images
@@ -18,6 +18,7 @@ import numpy as np
 from ..linearization import Array, UnsupportedModeError, beside, identity
 from ..probes import Centre
 from ..tangents import Gram
+from .bykernel import ByKernel, by_kernel
 from .images import OutputImages, OutputNorms, heights, image_bytes, row_gram
 from .problem import Key, Moment, Problem, target_moments
 
@@ -31,8 +32,12 @@ class Exact:
     name = "exact"
 
     def passes(self, problem: Problem) -> int:
-        """min(M, P) a kernel, more where the images do not fit in memory; and one for exact targets."""
-        return _cost(problem, self.mode(problem)) + problem.targets
+        """min(M, P) a kernel, more where the images do not fit in memory; and one for exact targets.
+
+        With gradients of single examples M/N, as far as `ByKernel` serves.
+        """
+        short, cost = _shorter(problem, self.mode(problem))
+        return (cost if short is None else short.passes()) + problem.targets
 
     def mode(self, problem: Problem) -> str:
         """The cheaper mode of those that all kernels have."""
@@ -43,6 +48,9 @@ class Exact:
 
     def run(self, problem: Problem) -> dict[Key, Moment]:
         """All wanted moments."""
+        short, _ = _shorter(problem, self.mode(problem))
+        if short is not None:
+            return {**short.run(), **target_moments(problem)}
         images = _Images(problem, self.mode(problem))
         sums = _Sums()
         moments = target_moments(problem) if problem.has("vjp") else {}
@@ -57,6 +65,12 @@ class Exact:
 
 
 EXACT = Exact()
+
+
+def _shorter(problem: Problem, mode: str) -> tuple[ByKernel | None, int]:
+    """The way by the kernel between examples, if it takes fewer passes than rows or columns; and what these take."""
+    cost, short = _cost(problem, mode), by_kernel(problem)
+    return (short if short is not None and short.passes() < cost else None), cost
 
 
 @dataclass

@@ -121,7 +121,7 @@ class ByExample:
         assert signs is not None
         given, before = leading(signs), sum(a.shape[0] for a in state.norms[0]) if state.norms else 0
         if units is not None and before + given >= units:
-            return replace(state, known={**state.known, **_all_traces(problem, units)})
+            return replace(state, known={**state.known, **all_traces(problem, units)})
         if units is not None:
             return replace(state, norms=append(state.norms, [_norms(problem, a, signs) for a in problem.indices]))
         window, start = _window(problem), 0
@@ -197,7 +197,7 @@ class ExampleUnits:
         return self.xp.astype(chosen, self.dtype) * 2.0**-self.exponent
 
 
-def _all_traces(problem: Problem, units: int) -> dict[Key, Moment]:
+def all_traces(problem: Problem, units: int) -> dict[Key, Moment]:
     """The wanted traces from all rows of J."""
     xp, traces = problem.xp, {}
     for a, kernel in enumerate(problem.kernels):

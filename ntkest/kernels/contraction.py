@@ -50,6 +50,11 @@ def cotangents_of(block: Block) -> int:
     return max(int(side.shape[0]) for side in (block if isinstance(block, tuple) else (block,)))
 
 
+def examples_of(block: Block) -> int:
+    """How many a block is of."""
+    return int((block[0] if isinstance(block, tuple) else block).shape[1])
+
+
 def _factored_pays(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
     """By multiplications: those of both Gram matrices and of their product, or those of rows and of their products."""
     n, positions = a[0].shape[1:3]
@@ -75,6 +80,17 @@ def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) 
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
 
+def numbers_on_the_way(left: Block, right: Block) -> int:
+    """What `products` holds at least, of the result, Gram matrices over positions, and one column's rows."""
+    result = math.prod(cotangents_of(block) * examples_of(block) for block in (left, right))
+    if not isinstance(left, tuple) or not isinstance(right, tuple):
+        return result
+    if through_rows(left, right):
+        columns = [cotangents_of(b) * examples_of(b) * min(int(side.shape[3]) for side in b) for b in (left, right)]
+        return max(result, *columns)
+    return int(result * left[1].shape[2] * right[1].shape[2])
+
+
 class Turned(NamedTuple):
     """Factors as rows are made from them: (n, k, q, S), and (n, k, S, p) whose columns may be taken a few at a time."""
 
@@ -98,15 +114,15 @@ def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
     return Turned(xp.permute_dims(block[1 - columns], (1, 0, 3, 2)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
 
 
-def in_pieces(a: Turned, b: Turned) -> Iterator[tuple[Turned, Turned]]:
-    """Both with the same few columns at a time, so that no rows of them have more than `PIECE` numbers.
+def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned, Turned]]:
+    """Both with the same few columns at a time, so that no rows of them have more than `most` numbers.
 
     They are the same object where a and b are.
     """
     each = [
         turn.whole.shape[0] * max(turn.whole.shape[1], turn.columns.shape[1]) * turn.whole.shape[2] for turn in (a, b)
     ]
-    width = max(1, PIECE // int(max(each)))
+    width = max(1, min(PIECE, most) // int(max(each)))
     for start in range(0, int(a.columns.shape[3]), width):
         own = a.piece(start, start + width)
         yield own, own if a is b else b.piece(start, start + width)

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..linearization import Array, Linearization
+from ..linearization import Array
 from ..tangents import Groups
-from .contraction import Block, Turned, in_pieces, products, row_products, through_rows, turned
+from .bounded import bounded
+from .contraction import Block, Turned, in_pieces, numbers_on_the_way, products, row_products, through_rows, turned
+
+MOST = 2**28
+"""Numbers that a product may hold on its way."""
 
 Pair = tuple[Block, Block]
 """The gradients of one block for both sets of examples; the same object twice for one set with itself."""
@@ -67,27 +71,39 @@ class Piece:
 
 
 def group_kernels(
-    J: Linearization, left: Sequence[Block], right: Sequence[Block], groups: Groups, full: bool, cotangents: int
+    J: Any,
+    left: Sequence[Block],
+    right: Sequence[Block],
+    groups: Groups,
+    full: bool,
+    cotangents: int,
+    most: int = MOST,
 ) -> list[Array]:
     """For each group of parameters (k, n, k', n'), or (n, n') for the mean over cotangents if not `full`.
 
-    `left` and `right` are the same object for one set of examples with itself.
+    `left` and `right` are the same object for one set of examples with itself. No product holds more than `most`
+    numbers on its way.
     """
     kernels: list[Any] = [None] * groups.count
     for group in range(groups.count):
         own = [i for i, part in enumerate(groups.part_of) if part == group]
         for a, b in _merged(J.xp, [(left[i], right[i]) for i in own]):
-            kernels[group] = _added(J, kernels[group], a, None if a is b else b, full, cotangents)
+            total = kernels[group]
+            if numbers_on_the_way(a, b) <= most:
+                kernels[group] = _added(J, total, a, b, full, cotangents, most)
+            else:
+                share = bounded(J.xp, lambda a, b: _added(J, None, a, b, full, cotangents, most), a, b, most)
+                kernels[group] = share if total is None else total + share
     return kernels
 
 
-def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotangents: int) -> Array:
+def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotangents: int, most: int) -> Array:
     """A kernel and the share of one block, in steps that are compiled where the backend does that."""
     compiled: Callable[[Any], Callable[..., Any]] = getattr(J, "compile", lambda step: step)
-    if not full or not through_rows(left, left if right is None else right):
-        return compiled(Step(J.xp, full, cotangents))(total, left, right)
-    a, b = compiled(Turn(J.xp))(left, right)
-    for own, its in in_pieces(a, a if b is None else b):
+    if not full or not through_rows(left, right):
+        return compiled(Step(J.xp, full, cotangents))(total, left, None if left is right else right)
+    a, b = compiled(Turn(J.xp))(left, None if left is right else right)
+    for own, its in in_pieces(a, a if b is None else b, most):
         total = compiled(Piece(J.xp))(total, own, None if own is its else its)
     return total  # type: ignore[return-value]  # there is at least one column
 

@@ -6,6 +6,7 @@
 "full"         the O unit vectors                          v_oᵀ K_nn' v_o', all
 "trace"        the O unit vectors                          tr K_nn' / O
 "sum"          a vector of ones                            1ᵀ K_nn' 1
+"pntk"         ones over √O                                1ᵀ K_nn' 1 / O
 an integer     one unit vector                             K_nn'[o, o]
 a vector v     v                                           vᵀ K_nn' v
 "signs:s"      s vectors of random signs, over √O          mean of vᵀ K_nn' v
@@ -71,6 +72,8 @@ def _named(name: str, size: int, seed: int) -> Reduction:
         return Reduction(draw.choice([-1.0, 1.0], (int(signs[1]), size)) / size**0.5, False)
     if name == "sum":
         return Reduction(np.ones((1, size)), False)
+    if name == "pntk":
+        return Reduction(np.full((1, size), size**-0.5), False)
     if name == "trace":
         return Reduction(np.eye(size), False)
     if name == "full":
@@ -79,4 +82,4 @@ def _named(name: str, size: int, seed: int) -> Reduction:
 
 
 def _choices() -> str:
-    return "'full', 'trace', 'sum', 'signs:s', the number of an output, or a vector over the outputs"
+    return "'full', 'trace', 'sum', 'pntk', 'signs:s', the number of an output, or a vector over the outputs"

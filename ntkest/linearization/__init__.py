@@ -23,23 +23,28 @@ from .errors import (
     InvalidTypeError,
     InvalidValueError,
     MissingBackendError,
+    MissingPackageError,
     NonDifferentiableError,
     NonFiniteError,
     NotRepeatableError,
     NTKError,
     ShapeError,
     StaleLinearizationError,
+    StoreError,
     TracedValueError,
     UnsupportedModeError,
+    WorkerError,
     ZeroKernelError,
 )
 from .examples import find_examples
+from .factors import join_examples
 from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
     beside,
     device,
     eps,
+    host,
     is_concrete,
     number,
     numbers,
@@ -47,7 +52,18 @@ from .precision import (
     scalar_dtype,
     tolerance,
 )
-from .protocol import Array, Backend, Blocks, ExampleGradients, Expand, Linearization, Options, Reduce, Tree
+from .protocol import (
+    Array,
+    Backend,
+    Blocks,
+    ExampleGradients,
+    Expand,
+    Linearization,
+    Options,
+    Reduce,
+    Tree,
+    is_linearization,
+)
 from .selection import select
 
 __all__ = [
@@ -65,6 +81,7 @@ __all__ = [
     "InvalidValueError",
     "Linearization",
     "MissingBackendError",
+    "MissingPackageError",
     "NTKError",
     "NonDifferentiableError",
     "NonFiniteError",
@@ -73,9 +90,11 @@ __all__ = [
     "Reduce",
     "ShapeError",
     "StaleLinearizationError",
+    "StoreError",
     "TracedValueError",
     "Tree",
     "UnsupportedModeError",
+    "WorkerError",
     "ZeroKernelError",
     "accumulator",
     "adjoint_probes",
@@ -94,9 +113,12 @@ __all__ = [
     "find_backend",
     "find_examples",
     "flatten",
+    "host",
     "identity",
     "is_concrete",
+    "is_linearization",
     "join",
+    "join_examples",
     "leading",
     "linearize",
     "map_chunks",

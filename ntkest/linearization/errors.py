@@ -55,6 +55,18 @@ class MissingBackendError(NTKError, ImportError):
     """No adapter is installed for the framework of the model."""
 
 
+class MissingPackageError(NTKError, ImportError):
+    """A package that only some calls need is not installed."""
+
+
+class StoreError(NTKError, OSError):
+    """A kernel on disk cannot be written, or is not the one that was asked for."""
+
+
+class WorkerError(NTKError, RuntimeError):
+    """A worker died, or made something else than the others."""
+
+
 class ZeroKernelError(NTKError, ValueError):
     """A ratio was asked of a kernel, or targets, that are zero."""
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, to_device
 from array_api_compat import device as device_of
 
 from .errors import TracedValueError
@@ -68,7 +69,7 @@ def tolerance(epsilon: float) -> float:
 
 
 def number(value: Array, what: str = "this value") -> float:
-    """A Python float. Here and in `numbers` alone an array's content comes to the host."""
+    """A Python float. Here, in `numbers` and in `host` alone an array's content comes to the host."""
     try:
         return float(_detached(value))
     except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
@@ -91,6 +92,21 @@ def numbers(values: Array, what: str = "these values") -> np.ndarray:
     except AttributeError:  # not every namespace's arrays have tolist
         flat = [number(values[index]) for index in np.ndindex(*values.shape)]
         return np.asarray(flat, dtype=np.float64).reshape(values.shape)
+
+
+def host(array: Array) -> np.ndarray:
+    """An array on the host, in its own dtype if NumPy has that and else in float32; to be written to files."""
+    xp, array = array_namespace(array), _detached(array)
+    if re.findall(r"\w+", str(array.dtype))[-1] not in _NUMPYS_OWN | {"bool"}:
+        array = xp.astype(array, xp.float32)
+    try:
+        return np.asarray(array)
+    except (TypeError, RuntimeError, ValueError):  # it lives on an accelerator
+        try:
+            array = to_device(array, "cpu")
+        except (TypeError, ValueError):
+            array = to_device(array, xp.__array_namespace_info__().default_device())
+        return np.asarray(array)
 
 
 def is_concrete(value: Array) -> bool:

@@ -114,6 +114,11 @@ class Linearization(Protocol):
         ...
 
 
+def is_linearization(thing: Any) -> bool:
+    """Whether `thing` follows the protocol."""
+    return hasattr(thing, "map_vjp") and hasattr(thing, "map_jvp") and hasattr(thing, "outputs")
+
+
 class ExampleGradients(Protocol):
     """Optional on a linearization, found by asking for the attribute ``map_example_vjp``; for where `examples` is set.
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..linearization import InvalidValueError, TracedValueError, UnsupportedModeError, numbers
-from ..sampling import Plan, progress_of
+from ..progress import progress_of
+from ..sampling import Plan
 from .exact import exact_passes, run_exact
 from .nystrom import NYSTROM
 from .onesided import FORWARD, REVERSE

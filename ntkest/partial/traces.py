@@ -42,13 +42,13 @@ from ..linearization import (
     NonFiniteError,
     eps,
     is_concrete,
+    is_linearization,
     number,
     scalar_dtype,
 )
 from ..probes import check_seed
 from ..quantities import chunk_used, pose, setting
 from ..sampling import Plan
-from ..targets import is_linearization
 from .choice import METHODS, run
 from .laws import ChiSquares, EntryLaw, Students
 from .layout import Layout, layout_over, whole_layout

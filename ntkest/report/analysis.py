@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 
+from .. import usercode
 from ..estimate import Estimate
 from ..linearization import Linearization
 from ..summary import TITLES, Summary, summary
-from . import targetdata, usercode
+from . import targetdata
 from .arguments import DEFAULTS
 from .progress import Stages
 from .run import Run

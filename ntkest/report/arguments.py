@@ -44,6 +44,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _demo(commands)
     _report(commands)
+    _kernel(commands)
     return top
 
 
@@ -97,6 +98,41 @@ def _report(commands: Any) -> None:
     )
 
 
+def _kernel(commands: Any) -> None:
+    kernel = commands.add_parser(
+        "kernel",
+        help="write the exact kernel of your own model to disk",
+        description="Write the exact neural tangent kernel between the examples of your own model to a zarr store, "
+        "tile by tile. The same command goes on where an earlier one was stopped or killed. This runs your code, as "
+        "`ntkest report` does.",
+        epilog="example: ntkest kernel model.py:make --outputs sum --out K.zarr --memory 2GB --workers 2",
+        allow_abbrev=False,
+    )
+    kernel.set_defaults(repeat=None, plot=None)
+    kernel.add_argument("target", metavar="TARGET", help="module:function or file.py:function, as for ntkest report")
+    kernel.add_argument("--out", metavar="STORE", required=True, help="the zarr store, a folder such as K.zarr")
+    kernel.add_argument("--other", metavar="TARGET", help="the same model on other inputs: the kernel between the two")
+    kernel.add_argument(
+        "--outputs",
+        type=_outputs,
+        default="full",
+        metavar="WHICH",
+        help="full, trace, sum, pntk, signs:S, or the number of an output (default: full)",
+    )
+    kernel.add_argument("--by", choices=("layer", "parameter"), help="a kernel for each layer, or each parameter")
+    kernel.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of signs:S (default: 0)")
+    kernel.add_argument("--memory", default="2GB", metavar="SIZE", help="budget of all workers (default: 2GB)")
+    kernel.add_argument(
+        "--workers", type=_count, metavar="N", help="processes that build the model each and share the tiles"
+    )
+    kernel.add_argument("--json", metavar="FILE", help="write what is printed")
+    _safety(kernel)
+
+
+def _outputs(text: str) -> str | int:
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
 def _sampling(command: argparse.ArgumentParser, **defaults: Any) -> None:
     """Options of both commands that decide the numbers; `report` fills in DEFAULTS after looking at --repeat."""
     command.add_argument(
@@ -113,6 +149,10 @@ def _sampling(command: argparse.ArgumentParser, **defaults: Any) -> None:
 def _output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write the numbers, with all that is needed to repeat them")
     command.add_argument("--plot", metavar="FILE", help="draw the numbers with their intervals: .png, .svg or .pdf")
+    _safety(command)
+
+
+def _safety(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="replace files that exist")
     command.add_argument(
         "--traceback", action="store_true", help="show where an error comes from (also: NTKEST_TRACEBACK=1)"

@@ -8,8 +8,8 @@ import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 
+from ..problems import described
 from .arguments import parser
-from .problems import described
 
 FAILED, INTERRUPTED = 2, 130
 

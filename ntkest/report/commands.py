@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from . import analysis, demo, document, figures, files, repeat, tables
+from . import analysis, demo, document, figures, files, kernel, repeat, tables
 from .arguments import DEFAULTS
 from .problems import CommandError
 from .progress import stages
 from .run import Run
 
-COMMANDS = {"demo": demo.run, "report": analysis.run}
+COMMANDS = {"demo": demo.run, "report": analysis.run, "kernel": kernel.run}
 
 
 def run(options: Namespace) -> int:

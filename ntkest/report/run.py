@@ -15,7 +15,7 @@ class Run:
     """The outcome of a command."""
 
     command: str
-    """"demo" or "report"."""
+    """"demo", "report" or "kernel"."""
     target: str | None
     """TARGET as it was given."""
     title: str

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import usercode
 from ..linearization import InvalidTypeError, Linearization, beside
-from . import usercode
 from .problems import CommandError
 
 SUFFIXES = (".npy", ".npz", ".csv")

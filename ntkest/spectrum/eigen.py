@@ -18,8 +18,9 @@ from ..linearization import (
     leading,
 )
 from ..probes import check_seed
+from ..progress import progress_of
 from ..quantities import setting
-from ..sampling import Plan, progress_of
+from ..sampling import Plan
 from ..tangents import join
 from .krylov import block_size, krylov
 from .sides import OUTPUTS, PARAMETERS, ROUNDING, Operator

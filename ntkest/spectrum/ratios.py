@@ -13,8 +13,9 @@ from ..estimators import Moment
 from ..inference import Quantity
 from ..linearization import Array, InvalidValueError, Linearization, NonFiniteError, ZeroKernelError, number
 from ..probes import check_seed
+from ..progress import progress_of
 from ..quantities import measure, setting
-from ..sampling import Plan, progress_of
+from ..sampling import Plan
 from .eigen import eigenvalues
 from .functions import check_ridge
 from .golub_kahan import GolubKahan

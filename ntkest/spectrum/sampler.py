@@ -15,7 +15,8 @@ import numpy as np
 
 from ..estimate import Estimate
 from ..linearization import InvalidTypeError, InvalidValueError, number
-from ..sampling import Plan, progress_of
+from ..progress import progress_of
+from ..sampling import Plan
 from .deflation import RESIDUAL, Leaders, leaders, worthwhile
 from .quadrature import Function, LockStep, Rule, gauss, radau, scaled
 from .sides import Operator

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..linearization import Linearization, NTKError, linearize
-from ..targets import is_linearization
-from .problems import CommandError, described
+from .linearization import InvalidTypeError, InvalidValueError, Linearization, NTKError, is_linearization, linearize
+from .problems import described
 
 FORMS = "module:function or file.py:function"
 
@@ -23,27 +22,27 @@ def call(target: str) -> Any:
 
     Raises
     ------
-    CommandError
+    InvalidValueError
         If there is no such module, file or function, or if it raises.
     """
     where, _, name = target.rpartition(":")
     if not where or not name:
-        raise CommandError(f"{target!r} is not of the form {FORMS}")
+        raise InvalidValueError(f"{target!r} is not of the form {FORMS}")
     with importable(target):
         module = _module(where)
         function: Any = module
         for part in name.split("."):
             function = getattr(function, part, None)
         if function is None:
-            raise CommandError(f"there is no {name!r} in {where}{_others(module)}")
+            raise InvalidValueError(f"there is no {name!r} in {where}{_others(module)}")
         if not callable(function):
-            raise CommandError(f"{target} is a {type(function).__name__}; a function without arguments is needed")
+            raise InvalidValueError(f"{target} is a {type(function).__name__}; a function without arguments is needed")
         try:
             return function()
         except NTKError:
             raise
         except (Exception, SystemExit) as error:
-            raise CommandError(f"{target} raised {described(error)}") from error
+            raise InvalidValueError(f"{target} raised {described(error)}") from error
 
 
 def linearized(target: str) -> Linearization:
@@ -61,7 +60,7 @@ def linearized(target: str) -> Linearization:
         what = f"a {type(made).__name__} of {', '.join(type(part).__name__ for part in made) or 'nothing'}"
     else:
         what = "nothing" if made is None else f"a {type(made).__name__}"
-    raise CommandError(
+    raise InvalidValueError(
         f"{target} returned {what}; it should return a Linearization, (model, *inputs) or (f, params, *inputs)"
     )
 
@@ -84,7 +83,7 @@ def importable(target: str) -> Iterator[None]:
 
 def _module(where: str) -> ModuleType:
     if where.endswith(".py") and not Path(where).is_file():
-        raise CommandError(f"there is no file {where} in {Path.cwd()}")
+        raise InvalidValueError(f"there is no file {where} in {Path.cwd()}")
     try:
         return _from_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except NTKError:
@@ -93,9 +92,9 @@ def _module(where: str) -> ModuleType:
         missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if missing == where.partition(".")[0]:
             hint = f"; for a file write {where}.py" if Path(f"{where}.py").is_file() else ""
-            raise CommandError(f"there is no module {where!r} here or among the installed ones{hint}") from error
+            raise InvalidValueError(f"there is no module {where!r} here or among the installed ones{hint}") from error
         hint = f"; try: python -m pip install {missing}" if missing else ""
-        raise CommandError(f"cannot import {where}: {described(error)}{hint}") from error
+        raise InvalidValueError(f"cannot import {where}: {described(error)}{hint}") from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -118,3 +117,27 @@ def _others(module: ModuleType) -> str:
     """What else could have been meant: the functions that the module itself defines."""
     names = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__ and n[0] != "_"]
     return f"; it has {', '.join(names[:8])}" if names else ""
+
+
+def name_of(factory: Any) -> str:
+    """What another process can find a factory by: `factory` itself if that is text, or the place of a function.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        It is neither, or a function that cannot be imported.
+    """
+    if isinstance(factory, str):
+        where, _, own = factory.rpartition(":")
+        return f"{Path(where).resolve()}:{own}" if where.endswith(".py") else factory
+    module, name = getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
+    if not callable(factory) or module is None or name is None:
+        raise InvalidTypeError(
+            f"workers build the model themselves: give a function without arguments that does so, or its name "
+            f"({FORMS}), not {type(factory).__name__}"
+        )
+    if module == "__main__" or "<" in name:
+        raise InvalidValueError(
+            f"workers cannot import {name} from {module}: put it into a module of its own, and give {FORMS}"
+        )
+    return f"{module}:{name}"
