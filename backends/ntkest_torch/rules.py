@@ -169,6 +169,8 @@ def _view(taps: Taps, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _inside(taps: Taps, func: Any, *args: Any, **kwargs: Any) -> Any:
     """The layers inside of a function that torch itself writes in Python."""
+    if "has_torch_function" not in func.__code__.co_names:  # it would come back here for ever
+        return func(*args, **kwargs)
     with taps:
         return _body(func)(*args, **kwargs)
 
