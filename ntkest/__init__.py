@@ -1,5 +1,6 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from . import predict
 from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .dense import from_jacobian
@@ -54,6 +55,7 @@ __all__ = [
     "partial_trace",
     "plan",
     "pntk",
+    "predict",
     "spectral_density",
     "stable_rank",
     "summary",
