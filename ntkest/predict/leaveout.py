@@ -70,7 +70,7 @@ def best_ridge(system: System, vectors: Array, eigenvalues: Array, floor: float)
     def error(decade: float) -> float:
         factor = Spectral(system.xp, vectors, eigenvalues, scale * 10**decade)
         residuals = _residuals(system, factor, factor.solve(system.values))
-        return number(_mean_square(system.xp, residuals))
+        return float(number(_mean_square(system.xp, residuals)))
 
     lowest = max(LOWEST, float(np.log10(floor / scale)))
     coarse = _least(error, np.arange(HIGHEST, lowest, -1 / COARSE))

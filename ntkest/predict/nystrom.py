@@ -9,10 +9,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..linearization import Array, ShapeError, beside
+from ..linearization import Array, ShapeError
 from .factors import Spectral, solve_upper
 from .leaveout import LeftOut, best_ridge, left_out, rounding_floor
-from .pivoted import pivoted_cholesky
+from .pivoted import pivoted_cholesky, take_rows
 from .systems import System, checked_ridge, system_of
 
 
@@ -101,6 +101,6 @@ def nystrom_ridge(
     else:
         chosen = checked_ridge(ridge, positive=True)
     inside = (sizes / (sizes**2 + chosen))[:, None] * (left.T @ system.values)
-    triangle = xp.take(found.factor, beside(xp, found.pivots, known, xp.int64), axis=0)
+    triangle = take_rows(xp, found.factor, found.pivots)
     weights = solve_upper(xp, triangle.T, right.T @ inside)  # F_S⁻ᵀ w, so that k(x, S) times it is the prediction
     return NystromRidge(chosen, found.pivots, found.residual, system, Spectral(xp, left, sizes**2, chosen), weights)

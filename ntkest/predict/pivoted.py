@@ -1,9 +1,9 @@
 """Randomly pivoted Cholesky: K ≈ F Fᵀ of a chosen rank, from as few columns of K.
 
 Each pivot is drawn with a probability proportional to what is left of K's diagonal, so that outliers are neither
-ignored nor preferred; the error in trace is near that of the best approximation of the rank. Pivots are proposed several
-at a time from the diagonal as it was, and each is kept with the probability by which its share has shrunk since: they
-have the same law as pivots drawn one by one, and their columns come together.
+ignored nor preferred; the error in trace is near that of the best approximation of the rank. Pivots are proposed
+several at a time from the diagonal as it was, and each is kept with the probability by which its share has shrunk
+since: they have the same law as pivots drawn one by one, and their columns come together.
 
 References: Chen, Epperly, Tropp, Webber, "Randomly pivoted Cholesky: practical approximation of a kernel matrix with
 few entry evaluations", 2023 (arXiv 2207.06503); Epperly, Tropp, Webber, "Embrace rejection: kernel matrix approximation
@@ -85,10 +85,10 @@ def pivoted_cholesky(
         proposed = draw.choice(len(left), size=block, p=left / left.sum())
         indices = np.unique(proposed)
         found = xp.astype(_checked(columns(indices), diagonal, len(indices)), wide, copy=False)
-        found = found - factor @ _rows(xp, factor, indices).T  # (m, k') of K - F Fᵀ
-        inside = numbers(_rows(xp, found, indices))
+        found = found - factor @ take_rows(xp, factor, indices).T  # (m, k') of K - F Fᵀ
+        inside = numbers(take_rows(xp, found, indices))
         kept, lower = _accept(draw, inside, np.searchsorted(indices, proposed), rank - len(pivots), least)
-        chosen = _rows(xp, found.T, kept).T
+        chosen = take_rows(xp, found.T, kept).T
         new = chosen @ beside(xp, np.linalg.inv(lower).T, factor)
         factor = xp.concat([factor, new], axis=1)
         pivots.extend(int(i) for i in indices[kept])
@@ -123,7 +123,7 @@ def _source(K: Any, diagonal: Any) -> tuple[Columns, Array]:
         xp = check_kernel(K)
         if diagonal is not None:
             raise InvalidTypeError("diagonal= goes with a function for columns; an array has its own")
-        return (lambda indices: _rows(xp, K, indices).T), xp.linalg.diagonal(K)
+        return (lambda indices: take_rows(xp, K, indices).T), xp.linalg.diagonal(K)
     if not array_api_compat.is_array_api_obj(diagonal):
         raise InvalidTypeError("with a function for the columns of a kernel diagonal= is needed, an array (m,)")
     if len(diagonal.shape) != 1 or 0 in diagonal.shape:
@@ -138,8 +138,9 @@ def _checked(found: Any, diagonal: Array, count: int) -> Array:
     return found
 
 
-def _rows(xp: ModuleType, array: Array, indices: np.ndarray) -> Array:
-    return xp.take(array, beside(xp, indices, array, xp.int64), axis=0)
+def take_rows(xp: ModuleType, array: Array, indices: np.ndarray) -> Array:
+    """Rows of an array, by indices on the host."""
+    return xp.take(array, beside(xp, indices, array, xp.int32), axis=0)
 
 
 def _counted(name: str, value: Any) -> int:
