@@ -108,7 +108,9 @@ def test_nystrom_is_ridge_regression_on_the_projected_kernel(size):
     np.testing.assert_allclose(found.predict(chosen), fit.predict(projected), atol=1e-8)
     np.testing.assert_allclose(found.left_out().predictions, fit.left_out().predictions, atol=1e-8)
     for other in (found.ridge / 3, found.ridge * 3):
-        assert predict.nystrom_ridge(kernel, targets, 8, other, seed=2).left_out().error >= found.left_out().error - 1e-12
+        assert (
+            predict.nystrom_ridge(kernel, targets, 8, other, seed=2).left_out().error >= found.left_out().error - 1e-12
+        )
 
 
 def test_conjugate_gradients_solve_all_columns(namespace):

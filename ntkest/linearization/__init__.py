@@ -34,6 +34,7 @@ from .errors import (
     ZeroKernelError,
 )
 from .examples import find_examples
+from .operators import AsOperator, to_host
 from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
@@ -53,6 +54,7 @@ from .selection import select
 __all__ = [
     "GROUP",
     "Array",
+    "AsOperator",
     "Backend",
     "Blocks",
     "ChunkLoop",
@@ -107,6 +109,7 @@ __all__ = [
     "safe_root",
     "scalar_dtype",
     "select",
+    "to_host",
     "tolerance",
     "tree_map",
     "unfactored",

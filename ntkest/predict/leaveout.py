@@ -12,6 +12,7 @@ Pattern Recognition 2007 (blocks).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -63,7 +64,7 @@ def best_ridge(system: System, vectors: Array, eigenvalues: Array, floor: float)
     floor : float
         The least ridge that rounding allows.
     """
-    scale = number(system.xp.sum(eigenvalues)) / vectors.shape[0]
+    scale = number(system.xp.sum(eigenvalues)) / int(vectors.shape[0])
     if not scale > 0:
         raise InvalidValueError("the kernel is zero, and predicts nothing")
 
@@ -75,7 +76,7 @@ def best_ridge(system: System, vectors: Array, eigenvalues: Array, floor: float)
     lowest = max(LOWEST, float(np.log10(floor / scale)))
     coarse = _least(error, np.arange(HIGHEST, lowest, -1 / COARSE))
     fine = coarse + np.arange(-FINE // COARSE + 1, FINE // COARSE) / FINE
-    return scale * 10 ** _least(error, fine[fine >= lowest][::-1])
+    return scale * math.pow(10, _least(error, fine[fine >= lowest][::-1]))
 
 
 def rounding_floor(xp: ModuleType, K: Array, largest: Array) -> float:
