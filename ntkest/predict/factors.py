@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
+import array_api_compat
 import numpy as np
 
 from ..linearization import Array, InvalidValueError, beside, is_concrete, number
@@ -21,9 +22,13 @@ LEAF = 128
 class Cholesky:
     """K + λI = L Lᵀ. m³/3 multiplications."""
 
-    xp: ModuleType
     lower: Array
     """L (m, m)."""
+
+    @property
+    def xp(self) -> ModuleType:
+        """The namespace."""
+        return _namespace(self.lower)
 
     def solve(self, values: Array) -> Array:
         """(K + λI)⁻¹ B for B (m, c)."""
@@ -48,12 +53,16 @@ class Cholesky:
 class Spectral:
     """K = U Λ Uᵀ of rank r, and a ridge λ, positive where r < m."""
 
-    xp: ModuleType
     vectors: Array
     """U (m, r)."""
     eigenvalues: Array
     """(r,)."""
     ridge: float | Array
+
+    @property
+    def xp(self) -> ModuleType:
+        """The namespace."""
+        return _namespace(self.vectors)
 
     def solve(self, values: Array) -> Array:
         """(K + λI)⁻¹ B for B (m, c)."""
@@ -112,7 +121,7 @@ def cholesky(xp: ModuleType, K: Array, ridge: float | Array) -> Cholesky:
     last = lower[-1, -1]
     if is_concrete(last) and not number(last) > 0:
         raise _indefinite(ridge)
-    return Cholesky(xp, lower)
+    return Cholesky(lower)
 
 
 def spectral(xp: ModuleType, K: Array) -> tuple[Array, Array]:
@@ -141,6 +150,10 @@ def solve_upper(xp: ModuleType, upper: Array, values: Array) -> Array:
     last = solve_upper(xp, upper[half:, half:], values[half:, :])
     rest = values[:half, :] - upper[:half, half:] @ last
     return xp.concat([solve_upper(xp, upper[:half, :half], rest), last], axis=0)
+
+
+def _namespace(array: Array) -> ModuleType:
+    return array_api_compat.array_namespace(array)  # type: ignore[no-any-return]
 
 
 def _grams(xp: ModuleType, rows: Array, block: int) -> Array:

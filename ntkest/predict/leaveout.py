@@ -69,7 +69,7 @@ def best_ridge(system: System, vectors: Array, eigenvalues: Array, floor: float)
         raise InvalidValueError("the kernel is zero, and predicts nothing")
 
     def error(decade: float) -> float:
-        factor = Spectral(system.xp, vectors, eigenvalues, scale * 10**decade)
+        factor = Spectral(vectors, eigenvalues, scale * 10**decade)
         residuals = _residuals(system, factor, factor.solve(system.values))
         return float(number(_mean_square(system.xp, residuals)))
 

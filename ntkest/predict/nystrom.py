@@ -103,4 +103,4 @@ def nystrom_ridge(
     inside = (sizes / (sizes**2 + chosen))[:, None] * (left.T @ system.values)
     triangle = take_rows(xp, found.factor, found.pivots)
     weights = solve_upper(xp, triangle.T, right.T @ inside)  # F_S⁻ᵀ w, so that k(x, S) times it is the prediction
-    return NystromRidge(chosen, found.pivots, found.residual, system, Spectral(xp, left, sizes**2, chosen), weights)
+    return NystromRidge(chosen, found.pivots, found.residual, system, Spectral(left, sizes**2, chosen), weights)

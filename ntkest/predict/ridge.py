@@ -141,7 +141,7 @@ def kernel_ridge(K: Any, targets: Any, ridge: float | str = "loo") -> KernelRidg
     if isinstance(ridge, str) and ridge == "loo":
         eigenvalues, vectors = spectral(system.xp, wide)
         chosen = best_ridge(system, vectors, eigenvalues, rounding_floor(system.xp, K, eigenvalues[-1]))
-        factor = Spectral(system.xp, vectors, eigenvalues, chosen)
+        factor = Spectral(vectors, eigenvalues, chosen)
     else:
         chosen = checked_ridge(ridge)
         factor = cholesky(system.xp, wide, chosen)

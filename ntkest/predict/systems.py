@@ -39,7 +39,6 @@ ASYMMETRY = 1e-3
 class System:
     """K α = y, and how its numbers are put back into the shape of the targets."""
 
-    xp: ModuleType
     values: Array
     """y (m, c), in float64 where the device has it."""
     shape: tuple[int, ...]
@@ -48,6 +47,11 @@ class System:
     """b, rows of K an example."""
     dtype: Any
     """Of results: the kernel's own, at least float32."""
+
+    @property
+    def xp(self) -> ModuleType:
+        """The namespace."""
+        return array_api_compat.array_namespace(self.values)  # type: ignore[no-any-return]
 
     @property
     def count(self) -> int:
@@ -120,7 +124,7 @@ def system_of(xp: ModuleType, rows: int, targets: Any, like: Array) -> System:
             f"outputs; this one has {rows}"
         )
     values = xp.reshape(xp.astype(y, accumulator(xp, like)), (rows, count * size // rows))
-    return System(xp, values, tuple(y.shape), rows // count, scalar_dtype(xp, like))
+    return System(values, tuple(y.shape), rows // count, scalar_dtype(xp, like))
 
 
 def with_values(system: System, values: Array) -> System:
