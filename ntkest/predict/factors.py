@@ -12,7 +12,10 @@ from types import ModuleType
 import array_api_compat
 import numpy as np
 
-from ..linearization import Array, InvalidValueError, beside, is_concrete, number
+from ..linearization import Array, InvalidValueError, beside, device, is_concrete, number
+
+SLICE = 2048
+"""Rows of an identity matrix that exist at once."""
 
 LEAF = 128
 """Rows of a triangle that are solved at once."""
@@ -113,15 +116,24 @@ def cholesky(xp: ModuleType, K: Array, ridge: float | Array) -> Cholesky:
     InvalidValueError
         K + λI is not positive definite to rounding.
     """
-    shifted = K + ridge * beside(xp, np.eye(K.shape[0]), K)
     try:
-        lower = xp.linalg.cholesky(shifted)
+        lower = xp.linalg.cholesky(_shifted(xp, K, ridge))
     except (ValueError, RuntimeError) as error:  # NumPy's LinAlgError is one, torch's the other; jax gives NaN
         raise _indefinite(ridge) from error
     last = lower[-1, -1]
     if is_concrete(last) and not number(last) > 0:
         raise _indefinite(ridge)
     return Cholesky(lower)
+
+
+def _shifted(xp: ModuleType, K: Array, ridge: float | Array) -> Array:
+    """K + λI, in slices of rows: an identity as large as K would cost as much memory."""
+    m, parts = K.shape[0], []
+    for start in range(0, m, SLICE):
+        stop = min(start + SLICE, m)
+        diagonal = xp.eye(stop - start, m, k=start, dtype=K.dtype, device=device(K))
+        parts.append(K[start:stop, :] + ridge * diagonal)
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
 
 def spectral(xp: ModuleType, K: Array) -> tuple[Array, Array]:
