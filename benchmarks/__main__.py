@@ -2,7 +2,8 @@
 
 ``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks tolerance``
 runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, ``python -m
-benchmarks sides`` maps which of them wins where, and ``python -m benchmarks overhead`` times what is not AD.
+benchmarks sides`` maps which of them wins where, ``python -m benchmarks overhead`` times what is not AD, and ``python
+-m benchmarks regression`` predicts with kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import estimators_page, overhead_page, report, sides_page, tolerance_page
+from . import estimators_page, overhead_page, regression_page, report, sides_page, tolerance_page
 from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
@@ -26,6 +27,7 @@ OWN = {
     "tolerance": "runs to a tolerance, and what they spend",
     "sides": "which estimator wins, by M/P and passes",
     "overhead": "what estimators spend outside AD passes",
+    "regression": "digits read by tangent kernels, beside the network",
 }
 """Benchmarks that are modules with a command line of their own."""
 
@@ -56,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
         pages = {
+            "regression": regression_page,
             "estimators": estimators_page,
             "overhead": overhead_page,
             "sides": sides_page,

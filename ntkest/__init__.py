@@ -1,7 +1,9 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
+from . import predict
 from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
+from .compare import Comparison, ReadoutCheck, compare, readout_check
 from .dense import from_jacobian
 from .estimate import Estimate
 from .kernels import ntk, pntk
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlignmentMatrix",
+    "Comparison",
     "Eigenvalues",
     "Estimate",
     "Linearization",
@@ -34,11 +37,13 @@ __all__ = [
     "PartialTraces",
     "Probes",
     "Prospects",
+    "ReadoutCheck",
     "SpectralDensity",
     "StaleLinearizationError",
     "Summary",
     "alignment",
     "alignment_matrix",
+    "compare",
     "condition_number",
     "diagonal",
     "draw_probes",
@@ -54,6 +59,8 @@ __all__ = [
     "partial_trace",
     "plan",
     "pntk",
+    "predict",
+    "readout_check",
     "spectral_density",
     "stable_rank",
     "summary",

@@ -13,6 +13,7 @@ import numpy as np
 
 from ntkest.linearization import (
     Array,
+    AsOperator,
     Blocks,
     DeviceMismatchError,
     Expand,
@@ -36,7 +37,7 @@ _functions: Memory[Any] = Memory(256)
 
 
 @dataclass(frozen=True, eq=False)
-class JaxLinearization:
+class JaxLinearization(AsOperator):
     """J = ∂f/∂θ of a traced function at concrete or traced parameters. See `ntkest.linearization.Linearization`.
 
     Everything in it is immutable: the function is a jaxpr, and what it closed over was hoisted and, where it could

@@ -12,6 +12,7 @@ import torch
 
 from ntkest.linearization import (
     Array,
+    AsOperator,
     Blocks,
     DeviceMismatchError,
     Expand,
@@ -43,7 +44,7 @@ from .watch import Watch
 xp: ModuleType = array_api_compat.torch
 
 
-class TorchLinearization:
+class TorchLinearization(AsOperator):
     """J at a point of a torch model; see `ntkest.linearization.Linearization` for the protocol.
 
     Attributes

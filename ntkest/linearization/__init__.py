@@ -38,6 +38,7 @@ from .errors import (
 )
 from .examples import find_examples
 from .factors import join_examples
+from .operators import AsOperator
 from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
@@ -69,6 +70,7 @@ from .selection import select
 __all__ = [
     "GROUP",
     "Array",
+    "AsOperator",
     "Backend",
     "Blocks",
     "ChunkLoop",

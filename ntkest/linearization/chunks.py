@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import InvalidTypeError, InvalidValueError, ShapeError
+from .operators import AsOperator
 from .protocol import Array, Blocks, Expand, Reduce, Tree
 
 AHEAD = 2**17
@@ -129,7 +130,7 @@ def checked_examples(examples: tuple[int, int] | None) -> tuple[int, int]:
     return examples
 
 
-class ChunkLoop:
+class ChunkLoop(AsOperator):
     """`map_jvp` and `map_vjp` by `map_chunks`, for linearizations that offer `jvp`, `vjp` and `chunk_size`."""
 
     xp: Any
