@@ -143,11 +143,12 @@ class Race:
         if python is None:
             cell["skipped"] = f"no environment for it was named (--{entry.home}-python)"
             return
-        alive[entry] = Contestant(entry, python, self.kind, self.file, self.options.threads)
+        options = self.options
+        alive[entry] = Contestant(entry, python, self.kind, self.file, options.threads, options.gigabytes)
         cell["versions"] = alive[entry].versions
         whole = self.network.examples
         first = whole if entry.ours or self.kind == "trace" else max(1, whole // FIRST)
-        for examples, trial in trials(alive[entry], first, whole, self.options.seconds, 1e9 * self.options.gigabytes):
+        for examples, trial in trials(alive[entry], first, whole, options.seconds, 1e9 * options.gigabytes):
             if "failed" in trial:
                 cell["stopped"] = {"examples": examples, "reason": trial["failed"]}
             elif "beyond" in trial:

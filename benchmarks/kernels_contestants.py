@@ -16,6 +16,9 @@ from .passes import POOLS, ROOT
 PATIENCE = 300.0
 """Seconds that an answer may take, compilation included."""
 
+MARGIN = 1.5
+"""A process that takes this many times the memory of a call, its own and its libraries' included, is refused more."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -74,13 +77,13 @@ class GoneError(Exception):
 class Contestant:
     """A process with one contestant, which works when it is asked to and sleeps otherwise."""
 
-    def __init__(self, entry: Entry, python: str, kind: str, file: Path, threads: int) -> None:
+    def __init__(self, entry: Entry, python: str, kind: str, file: Path, threads: int, gigabytes: float) -> None:
         self.entry = entry
         self.log = file.with_name(f"{entry.framework}-{entry.name}.log".replace("/", "-"))
         env = {**os.environ, **dict.fromkeys(POOLS, str(threads)), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
         paths = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_setaffinity") else None
         words = [entry.module, entry.name, kind, str(file.resolve()), entry.framework, str(threads)]
+        words.append(str(int(MARGIN * gigabytes * 1e9)))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [python, "-m", "benchmarks.kernels_worker", *words],
@@ -89,7 +92,6 @@ class Contestant:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)),
             )
         self.versions = self._answer()["versions"]
 

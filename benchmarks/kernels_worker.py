@@ -1,7 +1,7 @@
 """One contestant of the benchmark of kernels, in a process of its own that does as its parent says, line by line.
 
-``python -m benchmarks.kernels_worker MODULE CONTESTANT KIND FILE FRAMEWORK THREADS`` reads requests and answers them,
-a line of JSON each. `Contestant` is the parent's side.
+``python -m benchmarks.kernels_worker MODULE CONTESTANT KIND FILE FRAMEWORK THREADS BYTES`` reads requests and answers
+them, a line of JSON each. `Contestant` is the parent's side.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ from .timing import repeats_for, seconds
 
 
 def main() -> None:
-    module, name, kind, file, framework, threads = sys.argv[1:]
+    module, name, kind, file, framework, threads, most = sys.argv[1:]
+    if sys.platform == "linux":  # who takes more fails here, before others are short of memory
+        resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
+    if hasattr(os, "sched_setaffinity"):  # before there is a framework, which counts cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     if framework == "torch":
         importlib.import_module("torch").set_num_threads(int(threads))
     library = importlib.import_module(f".{module}", __package__)
