@@ -143,10 +143,9 @@ class Race:
         if python is None:
             cell["skipped"] = f"no environment for it was named (--{entry.home}-python)"
             return
-        options = self.options
-        alive[entry] = Contestant(entry, python, self.kind, self.file, options.threads, options.gigabytes)
+        options, whole = self.options, self.network.examples
+        alive[entry] = self.process(entry, python)
         cell["versions"] = alive[entry].versions
-        whole = self.network.examples
         first = whole if entry.ours or self.kind == "trace" else max(1, whole // FIRST)
         for examples, trial in trials(alive[entry], first, whole, options.seconds, 1e9 * options.gigabytes):
             if "failed" in trial:
@@ -157,38 +156,44 @@ class Race:
                 cell |= {"examples": examples, "trial": {k: digits(v) for k, v in trial.items()}}
         if "examples" not in cell:
             cell["skipped"] = cell.pop("stopped")["reason"]
-        else:
-            cell["floor"] = floor(self.network, self.kind, cell["examples"])
+            return
+        cell["floor"] = floor(self.network, self.kind, cell["examples"])
+        if alive[entry].process.poll() is not None:  # it went too far, and goes on with what it can
+            alive[entry].close()
+            alive[entry] = self.process(entry, python)
+
+    def process(self, entry: Entry, python: str) -> Contestant:
+        """A new one."""
+        return Contestant(entry, python, self.kind, self.file, self.options.threads, self.options.gigabytes)
 
     def judge(self, cells: dict[Entry, Cell], alive: dict[Entry, Contestant]) -> None:
         """Errors against the truth, and against ours; who is wrong is not timed."""
         expected = truth(read(self.file, self.network.examples), self.kind)
-        ours: dict[tuple[str, int], np.ndarray] = {}
-        for entry in [e for e in alive if e.ours]:  # ours at as many examples as each of the others
-            for n in {cells[e]["examples"] for e in alive if e.framework == entry.framework and "examples" in cells[e]}:
-                ours[entry.framework, n] = self.fetched(alive[entry], n, fresh=n != cells[entry].get("examples"))
         for entry, cell in cells.items():
-            if entry not in alive or "examples" not in cell or not entry.checked:
-                continue
-            found = ours.get((entry.framework, cell["examples"])) if entry.ours else None
-            if found is None:
-                guarded(
-                    cell, alive, entry, lambda e=entry, c=cell: c.update(kernel=self.fetched(alive[e], c["examples"]))
-                )
-                found = cell.pop("kernel", None)
-            if found is None:
-                continue
-            cell["error"] = error(found, expected, len(found) // cell["examples"] if found.ndim else 0)
-            reference = ours.get((entry.framework, cell["examples"]))
-            if reference is not None and reference.shape == found.shape:
-                cell["from ours"] = digits(float(np.linalg.norm(found - reference) / np.linalg.norm(reference)))
-            if not cell["error"] <= ACCURATE:
-                cell["wrong"] = True
+            if entry in alive and "examples" in cell and entry.checked:
+                guarded(cell, alive, entry, lambda e=entry, c=cell: self.compare(e, c, cells, alive, expected))
 
-    def fetched(self, contestant: Contestant, examples: int, fresh: bool = False) -> np.ndarray:
+    def compare(
+        self,
+        entry: Entry,
+        cell: Cell,
+        cells: dict[Entry, Cell],
+        alive: dict[Entry, Contestant],
+        expected: np.ndarray,
+    ) -> None:
+        """The error of one, and how far it is from ours."""
+        n = cell["examples"]
+        found = self.fetched(alive[entry], n)
+        cell["error"] = error(found, expected, len(found) // n if found.ndim else 0)
+        if not cell["error"] <= ACCURATE:
+            cell["wrong"] = True
+        for e in [e for e in alive if e.ours and e.framework == entry.framework and "skipped" not in cells[e]]:
+            reference = self.fetched(alive[e], n)
+            if reference.shape == found.shape:
+                cell["from ours"] = digits(float(np.linalg.norm(found - reference) / np.linalg.norm(reference)))
+
+    def fetched(self, contestant: Contestant, examples: int) -> np.ndarray:
         """Its kernel."""
-        if fresh:
-            contestant.ask("prepare", examples)
         file = self.folder / "kernel.npy"
         answer = contestant.ask("save", examples, str(file.resolve()))
         if "failed" in answer:
@@ -208,12 +213,12 @@ class Race:
             for entry, cell, n in jobs[:: -1 if turn % 2 else 1]:
                 estimate = cell["trial"]["seconds"]
                 if entry in alive and turn <= TOGETHER / estimate:
-                    guarded(cell, alive, entry, lambda e=entry, c=cell, n=n, s=estimate: sampled(alive[e], c, n, s))
+                    guarded(cell, alive, entry, lambda e=entry, c=cell, n=n: sampled(alive[e], c, n))
 
 
-def sampled(contestant: Contestant, cell: Cell, examples: int, estimate: float) -> None:
+def sampled(contestant: Contestant, cell: Cell, examples: int) -> None:
     """One sample more."""
-    answer = contestant.ask("sample", examples, estimate)
+    answer = contestant.ask("sample", examples)
     if "failed" in answer:
         raise GoneError(answer["failed"])
     cell["samples"][str(examples)].append([digits(answer["seconds"]), digits(answer["gemm"])])
@@ -241,10 +246,8 @@ def trials(
         try:
             trial = contestant.ask("prepare", n)
         except GoneError as reason:
-            if before is None:
-                raise
             yield n, {"failed": str(reason)}
-            raise
+            return
         yield n, trial
         if n == whole or "failed" in trial:
             return

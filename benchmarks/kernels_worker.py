@@ -25,6 +25,9 @@ from .gemm import PRODUCTS
 from .kernels_networks import read
 from .timing import repeats_for, seconds
 
+PRODUCT = 0.02
+"""Seconds that a product of matrices takes, roughly."""
+
 
 def main() -> None:
     module, name, kind, file, framework, threads, most = sys.argv[1:]
@@ -56,6 +59,7 @@ class Worker:
     def __init__(self, make: Callable[..., Callable[[], Any]], file: Path, kind: str, gemm: Callable[[int], None]):
         self.make, self.file, self.kind, self.gemm = make, file, kind, gemm
         self.calls: dict[int, Callable[[], Any]] = {}
+        self.estimates: dict[int, float] = {}
         gemm(0)
 
     def prepare(self, examples: int) -> dict[str, float]:
@@ -68,21 +72,27 @@ class Worker:
         memory = Memory()
         start = time.perf_counter()
         found = call()
-        again = time.perf_counter() - start
+        again = self.estimates[examples] = time.perf_counter() - start
         taken = memory.taken()
         del found
         return {"first": first, "seconds": again, "bytes": taken}
 
+    def call(self, examples: int) -> Callable[[], Any]:
+        """The call, prepared."""
+        if examples not in self.estimates:
+            self.prepare(examples)
+        return self.calls[examples]
+
     def save(self, examples: int, file: str) -> dict[str, str]:
         """Write the kernel."""
-        np.save(file, np.asarray(self.calls[examples](), dtype=np.float64))
+        np.save(file, np.asarray(self.call(examples)(), dtype=np.float64))
         return {}
 
-    def sample(self, examples: int, estimate: float) -> dict[str, float]:
+    def sample(self, examples: int) -> dict[str, float]:
         """Seconds of a call, and of a product of matrices before and after it."""
-        call, product = self.calls[examples], repeats_for(0.02)
+        call, product = self.call(examples), repeats_for(PRODUCT)
         before = seconds(self.gemm, product, 0)
-        mine = seconds(lambda _: call(), repeats_for(estimate), 0)
+        mine = seconds(lambda _: call(), repeats_for(self.estimates[examples]), 0)
         return {"seconds": mine, "gemm": (before + seconds(self.gemm, product, 0)) / 2}
 
 

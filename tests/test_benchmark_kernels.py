@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -172,6 +173,27 @@ def test_a_contestant_whose_process_ends_is_out_with_the_reason():
     assert cell == {"skipped": "its process ended with status 9"}
     assert fake.closed
     assert not alive
+
+
+def test_who_goes_too_far_goes_on_with_fewer_examples(tmp_path, monkeypatch):
+    class Ending(Fake):
+        def ask(self, what, *words):
+            if words[0] > 2:
+                raise GoneError("its process ended with status 9")
+            return super().ask(what, *words)
+
+        versions: ClassVar = {"peer": "1"}
+        process = argparse.Namespace(poll=lambda: 9)
+
+    started = []
+    race = kernels.Race(TINY, "pntk", options(), tmp_path)
+    monkeypatch.setattr(race, "process", lambda entry, python: started.append(Ending(lambda n: 1.0)) or started[-1])
+    entry, cell, alive = Entry("torch", "peers_other", "a peer"), {}, {}
+    race.start(entry, cell, alive)
+    assert cell["examples"] == 2
+    assert cell["stopped"] == {"examples": 8, "reason": "its process ended with status 9"}
+    assert started[0].closed
+    assert alive == {entry: started[1]}
 
 
 def test_errors_are_relative_to_the_largest_entry_and_infinite_for_another_shape():
