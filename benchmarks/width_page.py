@@ -62,8 +62,10 @@ def markdown(found: dict[str, Any]) -> str:
         "kernel regression without a ridge at 16 other points, ‖f_k - f_K‖_F / ‖f_K‖_F, for random classes. "
         "*Slope*: of log value against log n. The theory has -1/2 at initialisation ([Mohamadi, Bae and "
         "Sutherland](https://arxiv.org/abs/2206.12543)).",
-        "The layers' own kernels show that rate. The whole falls faster as long as n passes the number of inputs: "
-        "the last layer's kernel is a k ⊗ I exactly, and its share grows as n / 784 beside the first layer's.",
+        "The slope of the whole is not that of the theory, for layers' shares change with n: beside that of the first "
+        "layer, the traces of the kernels of the second and of the last grow as n / 784, and the last one's is k ⊗ I "
+        "exactly. So the error falls faster while n passes the number of inputs. The kernels of the first and of the "
+        "second layer alone, where no shares change, are nearer to -1/2, a little above it at these widths.",
         "![What is off, against width](width.svg)",
     ]
     widths = sorted({cell["width"] for cell in found["cells"]})
