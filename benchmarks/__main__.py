@@ -1,9 +1,10 @@
 """``python -m benchmarks passes`` measures; ``python -m benchmarks table FILE.json`` prints what was measured.
 
 ``python -m benchmarks coverage`` holds error bars and intervals against the truth, ``python -m benchmarks tolerance``
-runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, ``python -m
-benchmarks sides`` maps which of them wins where, ``python -m benchmarks overhead`` times what is not AD, and ``python
--m benchmarks regression`` predicts with kernels.
+runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, and ``python -m
+benchmarks sides`` maps which of them wins where. ``python -m benchmarks overhead`` times what is not AD, and ``python
+-m benchmarks kernels`` exact kernels beside those of other libraries; ``width`` and ``depth`` hold pNTK against the
+full NTK, in value and in time, and ``regression`` predicts with both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ import shlex
 import sys
 from pathlib import Path
 
-from . import estimators_page, overhead_page, regression_page, report, sides_page, tolerance_page
+from . import (
+    depth_page,
+    estimators_page,
+    kernels_page,
+    overhead_page,
+    regression_page,
+    report,
+    sides_page,
+    tolerance_page,
+    width_page,
+)
 from .cases import CASES
 from .gemm import PRODUCTS
 from .passes import measure
@@ -26,6 +37,9 @@ OWN = {
     "estimators": "the contest with other libraries' estimators",
     "tolerance": "runs to a tolerance, and what they spend",
     "sides": "which estimator wins, by M/P and passes",
+    "kernels": "exact kernels beside those of other libraries, and the exact trace",
+    "width": "how near pNTK and the trace kernel come to the full NTK as networks grow wide",
+    "depth": "the time of pNTK and of the full NTK of residual networks",
     "overhead": "what estimators spend outside AD passes",
     "regression": "digits read by tangent kernels, beside the network",
 }
@@ -58,11 +72,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "table":
         raw = json.loads(options.file.read_text(encoding="utf-8"))
         pages = {
+            "depth": depth_page,
             "regression": regression_page,
             "estimators": estimators_page,
+            "kernels": kernels_page,
             "overhead": overhead_page,
             "sides": sides_page,
             "tolerance": tolerance_page,
+            "width": width_page,
         }
         page = pages.get(raw.get("benchmark"), report)
         sys.stdout.write(page.markdown(raw))

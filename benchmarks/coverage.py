@@ -22,7 +22,7 @@ import ntkest
 from ntkest.inference import effective_rank_of, frobenius_norm_of, target_alignment_of
 from ntkest.quantities import measure
 
-from .kernels import Case, cases
+from .jacobians import Case, cases
 
 METHODS = (
     "reverse",

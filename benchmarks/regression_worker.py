@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import ntkest
-from ntkest.linearization import to_host
+from ntkest.linearization import host
 
 from . import regression_data as data
 
@@ -42,7 +42,7 @@ def _train(network: Any, task: dict[str, Any], images: np.ndarray, labels: np.nd
     found: dict[str, Any] = {"seconds": seconds}
     for point, params in (("initial", start), ("trained", trained)):
         np.savez(_weights(task, point), **params)
-        outputs = to_host(network.linearization(params, images).outputs)
+        outputs = host(network.linearization(params, images).outputs)
         right = outputs.argmax(axis=1) == labels
         found[point] = {"train": float(right[:count].mean()), "test": float(right[count:].mean())}
     return found
@@ -59,11 +59,11 @@ def _kernel(network: Any, task: dict[str, Any], images: np.ndarray, labels: np.n
     began = time.perf_counter()
     with _Peak() as peak:
         K, cross = ntkest.ntk(here, outputs=outputs), ntkest.ntk(there, here, outputs=outputs)
-        K, cross = to_host(K), to_host(cross)
+        K, cross = host(K), host(cross)
     seconds = time.perf_counter() - began
 
     began = time.perf_counter()
-    start, start_there = to_host(here.outputs), to_host(there.outputs)
+    start, start_there = host(here.outputs), host(there.outputs)
     aims = data.targets(labels[:count])
     ridge = task["ridge"] if outputs == "full" else "loo"
     fit = ntkest.predict.kernel_ridge(K, aims, ridge)
