@@ -57,7 +57,7 @@ def types(session: nox.Session) -> None:
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
     """Core tests, and the adapter for HIPS autograd, with what `ntkest demo` needs."""
-    _install(session, "autograd", more=EXTRAS["app"])
+    _install(session, "autograd", more=[*EXTRAS["app"], *EXTRAS["scale"]])
     _pytest(session, *_core(), "tests/numpy")
 
 
@@ -80,6 +80,13 @@ def tests_all(session: nox.Session) -> None:
     """Agreement of all backends with each other."""
     _install(session, "autograd", "torch", "jax")
     _pytest(session, "tests/agreement")
+
+
+@nox.session
+def workers(session: nox.Session) -> None:
+    """Kernels on workers of an embedded dask cluster, and one of two killed."""
+    _install(session, "autograd", more=EXTRAS["scale"])
+    _pytest(session, "tests/test_kernel_farm.py", "tests/test_cli_kernel.py", marked="slow")
 
 
 @nox.session
@@ -109,7 +116,7 @@ def dist(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The examples: Python blocks of README.md and docs/*.md, scripts of docs/examples, doctests; and the site."""
-    _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *group("docs")])
+    _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *EXTRAS["scale"], *group("docs")])
     _pytest(session, "docs", options=["--doctest-modules", "ntkest", "backends"])
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", str(Path(session.create_tmp(), "site")))
 

@@ -6,7 +6,7 @@ from .batches import linearize_batches
 from .compare import Comparison, ReadoutCheck, compare, readout_check
 from .dense import from_jacobian
 from .estimate import Estimate
-from .kernels import ntk, pntk
+from .kernels import kernel_blocks, ntk, pntk
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
 from .partial import PartialTraces, diagonal, partial_trace
 from .planning import Prospects, plan
@@ -52,6 +52,7 @@ __all__ = [
     "entropic_rank",
     "frobenius_norm",
     "from_jacobian",
+    "kernel_blocks",
     "linearize",
     "linearize_batches",
     "logdet",

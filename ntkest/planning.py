@@ -176,7 +176,7 @@ def plan(
         found.append(_prospect(problem, estimator, samples, reached, seconds))
     exact = EXACT.passes(problem)
     mode = EXACT.mode(problem)
-    found.append(Prospect(EXACT.name, exact, exact * seconds[mode], _exact_bytes(problem, mode), True))
+    found.append(Prospect(EXACT.name, exact, EXACT.cost(problem) * seconds[mode], _exact_bytes(problem, mode), True))
     found.sort(key=lambda p: (not p.reached, p.passes))
     if spectra:
         rank = spectra[0].trace ** 2 / spectra[0].square

@@ -80,11 +80,11 @@ def exact(problem: Problem, why: str = "") -> Outcome:
 
 
 def exactly(problem: Problem) -> tuple[int, Callable[[str], Outcome]]:
-    """Passes of the cheapest way to exact moments, and that way, which takes why it was chosen.
+    """What the cheapest way to exact moments costs, in passes, and that way, which takes why it was chosen.
 
     For traces that can be all outputs of an example at a time, M/N passes with gradients of single examples.
     """
-    passes = EXACT.passes(problem)
+    passes = EXACT.cost(problem)
     units = BY_EXAMPLE.all_units(problem) if BY_EXAMPLE.offered(problem) else None
     if units in (None, problem.size) or BY_EXAMPLE.passes(problem, units) > passes:
         return passes, lambda why: exact(problem, why)

@@ -55,7 +55,7 @@ def test_the_kernel_is_written_and_described(folder, capsys):
     np.testing.assert_allclose(stored("K.zarr"), A @ A.T, rtol=1e-12, atol=1e-12)
     printed = capsys.readouterr().out
     assert "24 × 24 float64, outputs: full" in printed
-    assert "1 tiles computed in this process" in printed
+    assert "1 tile computed in this process" in printed
     document = json.loads((folder / "K.json").read_text())
     K = A @ A.T
     found = document["results"]["kernels"]["kernel"]

@@ -38,6 +38,21 @@ def test_reductions_are_those_of_the_blocks(other):
     np.testing.assert_allclose(ntkest.pntk(J, other), wanted["sum"] / O, rtol=1e-12, atol=1e-12)
 
 
+def test_blocks_are_those_of_pairs_of_examples():
+    blocks = ntkest.kernel_blocks(ntkest.ntk(J, OTHER), O)
+    assert blocks.shape == (N, 4, O, O)
+    for n, m in ((0, 0), (6, 1), (2, 3)):
+        np.testing.assert_allclose(blocks[n, m], A[O * n : O * n + O] @ B[O * m : O * m + O].T, rtol=1e-12)
+    whole = ntkest.ntk(J)
+    assert np.shares_memory(ntkest.kernel_blocks(whole, O), whole)
+
+
+@pytest.mark.parametrize(("outputs", "message"), [(4, "has not"), (0, "takes the number"), (True, "takes the number")])
+def test_blocks_of_another_size_are_refused(outputs, message):
+    with pytest.raises(ntkest.NTKError, match=message):
+        ntkest.kernel_blocks(ntkest.ntk(J), outputs)
+
+
 def test_signs_are_the_trace_kernel_on_average_and_repeat():
     trace = ntkest.ntk(J, outputs="trace")
     many = ntkest.ntk(J, outputs="signs:4000")

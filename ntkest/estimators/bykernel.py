@@ -36,6 +36,18 @@ class ByKernel:
         """D a kernel, and as many more as gradients of examples are made again."""
         return len(self.problem.kernels) * self._each()
 
+    def cost(self) -> int:
+        """`passes`, and what products of gradients take as passes: M² s / 2 multiplications to 2 N P of a pass.
+
+        For traces alone none; else of s numbers that a gradient in factors has, for the symmetric half.
+        """
+        problem, found = self.problem, self.passes()
+        for a, kernel in enumerate(problem.kernels if self.plan is not None else ()):
+            J: Any = kernel.J
+            each = 4 * (problem.size // self.units) * problem.parameters(a)
+            found += -(-(problem.size**2) * J.example_size // each)
+        return int(found)
+
     def _each(self) -> int:
         if self.plan is None:
             return self.units
@@ -103,6 +115,7 @@ def _images(problem: Problem, a: int, units: int) -> Images:
 def _planned(problem: Problem, sides: Sequence[Images]) -> Plan:
     xp, count, units = problem.xp, sides[0].count, len(sides[0].cotangents)
     item = item_bytes(xp, xp.empty((0,), dtype=scalar_dtype(xp, problem.kernels[0].J.outputs)))
-    example = max(side.example_bytes() for side in sides)
+    sizes: list[Any] = [side.J for side in sides]
+    example = item * units * max(J.example_size for J in sizes)  # no less than it is, and no pass to see it
     cost = Cost(example, item * units**2, item, problem.rows)
     return planned((count, count), True, cost, problem.memory // len(sides), False)

@@ -8,10 +8,7 @@ from ..linearization import Linearization
 from ..memory import byte_count
 from ..progress import progress_of
 from .assembly import assembled
-from .farm import farmed, job_of
 from .posing import posed
-from .store import as_path
-from .streaming import streamed
 from .tiles import planned
 
 
@@ -87,11 +84,17 @@ def ntk(
     """
     budget, report = byte_count(memory), progress_of(progress, "tiles")
     if client is not None:
+        from .farm import farmed, job_of  # imported where they are needed: they bring a part of the standard library
+        from .store import as_path
+
         job = job_of(J, other, outputs, by, seed)
         names, kernels = farmed(client, job, budget, None if out is None else as_path(out), force, report)
         return dict(zip(names, kernels, strict=True)) if by is not None else kernels[0]
     question = posed(J, other, outputs, by, seed)
     if out is not None:
+        from .store import as_path
+        from .streaming import streamed
+
         kernels = streamed(question, as_path(out), budget, force, report)
     else:
         plan = planned(question.shape, len(question.sides) == 1, question.cost(), budget, False)

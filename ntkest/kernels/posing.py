@@ -14,8 +14,10 @@ from ..tangents import Groups, group_parameters
 from .fingerprint import difference, fingerprint
 from .images import Images, item_bytes, outputs_each
 from .reductions import Reduction, reduction
-from .store import FORMAT
 from .tiles import Cost, Plan, Work
+
+FORMAT = "ntkest-kernel/1"
+"""Of what `Question.about` gives, and of stores."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 
 from ..linearization import InvalidTypeError, MissingPackageError, StoreError
+from .posing import FORMAT
 from .tiles import Place, Plan
-
-FORMAT = "ntkest-kernel/1"
 
 OWN = ".ntkest"
 """The folder beside the zarr data, which zarr does not look into."""

@@ -74,7 +74,7 @@ def _cluster(workers: int) -> Iterator[Any]:
         n_workers=workers,
         threads_per_worker=1,
         memory_limit=None,  # --memory is kept to by the tiles
-        dashboard_address=None,
+        dashboard_address=":0",
         silence_logs=logging.ERROR,
     )
     with cluster, Client(cluster) as client:
@@ -109,7 +109,7 @@ def _sections(
     facts = [
         ("kernel", f"{rows:,} × {columns:,} {results['dtype']}, outputs: {options.outputs}"),
         ("store", f"{options.out}, {size_text(results['bytes'])}, in chunks of {results['chunk']:,}"),
-        ("cost", f"{computed:,} tiles computed {where}{there}, {seconds:.2f} s"),
+        ("cost", f"{computed:,} {'tile' if computed == 1 else 'tiles'} computed {where}{there}, {seconds:.2f} s"),
     ]
     titles = {"trace": "trace", "frobenius_norm": "Frobenius norm", "effective_rank": "effective rank"}
     kernels = results["kernels"]
