@@ -1,5 +1,6 @@
 """Exact kernels between examples, against products of an explicit Jacobian."""
 
+import array_api_strict
 import numpy as np
 import pytest
 
@@ -109,6 +110,10 @@ def test_rows_looked_up_count_where_they_are_the_same():
         (lambda: ntkest.ntk(J, outputs=3), "none of the 3 outputs"),
         (lambda: ntkest.ntk(J, outputs=[1.0, 2.0]), "2 numbers, but an example has 3"),
         (lambda: ntkest.ntk(J, outputs=[1.0, 2.0, np.nan]), "not finite"),
+        (
+            lambda: ntkest.ntk(J, ntkest.from_jacobian(array_api_strict.asarray(B), output_shape=(4, O))),
+            "different frameworks",
+        ),
         (lambda: ntkest.ntk(J, by="row"), "by= takes"),
         (lambda: ntkest.ntk(A), "a linearization is wanted"),
         (lambda: ntkest.ntk(ntkest.from_jacobian(A)), "batch_axis="),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..linearization import Linearization, ShapeError, host, scalar_dtype
+from ..linearization import DeviceMismatchError, Linearization, ShapeError, host, scalar_dtype
 from ..tangents import Groups, group_parameters
 from .fingerprint import difference, fingerprint
 from .images import Images, item_bytes, outputs_each
@@ -109,6 +109,10 @@ def mismatch(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
 
 
 def _checked(J: Linearization, other: Linearization) -> Linearization:
+    if outputs_each(other) and J.xp is not other.xp:
+        raise DeviceMismatchError(
+            f"the linearizations come from different frameworks: {J.xp.__name__} and {other.xp.__name__}"
+        )
     if outputs_each(other) != outputs_each(J):
         raise ShapeError(f"examples have {outputs_each(J)} outputs on one side and {outputs_each(other)} on the other")
     mine, theirs = ([tuple(p.shape) for p in side.params] for side in (J, other))
