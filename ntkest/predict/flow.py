@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..linearization import Array, InvalidTypeError, InvalidValueError, eps, number
+from ..linearization import Array, InvalidTypeError, InvalidValueError
 from .factors import spectral
+from .leaveout import rounding_floor
 from .systems import System, as_system, with_values
 
 
@@ -110,7 +111,7 @@ def gradient_flow(K: Any, targets: Any, initial: Any = None) -> GradientFlow:
     if initial is not None:
         system = with_values(system, aims - system.placed(initial, system.count))
     eigenvalues, vectors = spectral(system.xp, wide)
-    floor = number(eigenvalues[-1]) * eps(system.xp, K) * K.shape[0]
+    floor = rounding_floor(system.xp, K, eigenvalues[-1])
     return GradientFlow(system, vectors, eigenvalues, floor, aims)
 
 

@@ -80,7 +80,10 @@ def best_ridge(system: System, vectors: Array, eigenvalues: Array, floor: float)
 
 
 def rounding_floor(xp: ModuleType, K: Array, largest: Array) -> float:
-    """The least ridge for a kernel whose entries are rounded as K's are, with `largest` its largest eigenvalue."""
+    """What counts as zero beside the largest eigenvalue λ₁ of a kernel whose entries are rounded as K's are.
+
+    Rounding of m² entries near λ₁/m moves eigenvalues by about 2 λ₁ eps/√m, and the eigensolver by some eps λ₁.
+    """
     return 10 * eps(xp, K) * number(largest)
 
 
