@@ -87,6 +87,28 @@ def test_factors_and_rows_give_the_same_products(sizes):
         np.testing.assert_allclose(products(J.xp, left, right), wanted, rtol=1e-10, atol=1e-9)
 
 
+@pytest.mark.parametrize("cotangents", [(1, 3), (3, 1), (3, 3)], ids=str)
+@pytest.mark.parametrize("most", [1, 50, 10**6])
+def test_rows_made_piece_by_piece_are_the_same(cotangents, most, monkeypatch):
+    """Of a layer with many positions, either of whose factors may be common to all cotangents."""
+    monkeypatch.setattr(contraction, "PIECE", most)
+    draw = np.random.default_rng(4)
+
+    def factors(n, positions):
+        return tuple(draw.standard_normal((k, n, positions, p)) for k, p in zip(cotangents, (3, 4), strict=True))
+
+    a, b = factors(5, 30), factors(6, 20)
+    rows = [
+        np.einsum("knsp,knsq->knpq", *(np.broadcast_to(s, (3, *s.shape[1:])) for s in side)).reshape(3, -1, 12)
+        for side in (a, b)
+    ]
+    for left, right, first, second in ((a, b, rows[0], rows[1]), (a, a, rows[0], rows[0])):
+        wanted = np.einsum("knP,lmP->knlm", first, second)
+        (found,) = group_kernels(J, [left], [right], group_parameters(("w",), None), True, 3)
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-9)
+        np.testing.assert_allclose(products(J.xp, left, right), wanted, rtol=1e-10, atol=1e-9)
+
+
 def test_rows_looked_up_count_where_they_are_the_same():
     draw = np.random.default_rng(3)
 

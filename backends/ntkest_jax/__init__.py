@@ -2,6 +2,7 @@
 
 Read in this order: `modules` (what was handed in), `derivatives` (from functions to jaxprs), `passes` (the loop over
 probes), `inspection` (checks), `adapter` (all of it together); `structure` and `cache` keep XLA from compiling twice.
+Gradients of single examples are in `examples`; `rewriting`, `paths` and `factors` find those that are products.
 """
 
 from .adapter import JaxBackend

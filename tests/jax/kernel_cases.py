@@ -142,7 +142,7 @@ CASES = {
     "2d, each channel alone": lambda: (conv(LAST, (3, 5, 4, 4), (3, 3, 1, 8), feature_group_count=4), ""),
     "3d": lambda: (conv(VOLUME, (3, 3, 3, 4, 4), (2, 3, 2, 4, 12), window_strides=(1, 1, 2)), "w"),
     "2d, input dilated": lambda: (conv(IMAGE, (3, 4, 3, 3), (6, 4, 3, 3), lhs_dilation=(2, 2),
-                                      padding=((1, 1), (1, 2))), ""),
+                                      padding=((1, 1), (1, 2))), "w"),
     "transposed": lambda: (transposed_convolution(False), ""),
     "transposed, turned": lambda: (transposed_convolution(True), ""),
     "resnet": lambda: ((resnet, {"stem": draw(1, 3, 3, 2, 4, scale=0.3), "scale": draw(2, 4), "shift": draw(3, 4),
