@@ -15,6 +15,7 @@ A = np.random.default_rng(0).standard_normal((N * O, P))
 B = np.random.default_rng(1).standard_normal((4 * O, P))
 J = ntkest.from_jacobian(A, output_shape=(N, O))
 OTHER = ntkest.from_jacobian(B, output_shape=(4, O))
+STRICT = ntkest.from_jacobian(array_api_strict.asarray(B), output_shape=(4, O))
 
 
 def test_the_full_kernel_is_the_product_of_the_jacobians():

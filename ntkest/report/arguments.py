@@ -121,7 +121,7 @@ def _kernel(commands: Any) -> None:
     )
     kernel.add_argument("--by", choices=("layer", "parameter"), help="a kernel for each layer, or each parameter")
     kernel.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of signs:S (default: 0)")
-    kernel.add_argument("--memory", default="2GB", metavar="SIZE", help="budget of all workers (default: 2GB)")
+    kernel.add_argument("--memory", default="2GB", metavar="SIZE", help="budget of each process (default: 2GB)")
     kernel.add_argument(
         "--workers", type=_count, metavar="N", help="processes that build the model each and share the tiles"
     )

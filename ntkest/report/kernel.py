@@ -13,7 +13,7 @@ from typing import Any
 from .. import usercode
 from ..kernels import ntk
 from ..kernels.store import Store, opened
-from ..memory import byte_count, size_text
+from ..memory import size_text
 from .problems import CommandError
 from .progress import Stages
 from .run import Run
@@ -53,9 +53,8 @@ def _compute(options: Namespace, progress: Any) -> None:
     keywords = {name: getattr(options, name) for name in KEYWORDS}
     keywords |= {"out": options.out, "force": options.force, "progress": progress}
     if options.workers is not None:
-        budget = byte_count(options.memory) // options.workers
         with _cluster(options.workers) as client:
-            ntk(options.target, options.other, client=client, memory=budget, **keywords)
+            ntk(options.target, options.other, client=client, memory=options.memory, **keywords)
         return
     with usercode.importable(options.target):
         J = usercode.linearized(options.target)
