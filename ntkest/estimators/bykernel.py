@@ -16,6 +16,7 @@ from ..kernels.images import Images, item_bytes
 from ..kernels.reductions import Reduction
 from ..kernels.tiles import Cost, Plan, Work, planned
 from ..linearization import Array, InvalidValueError, scalar_dtype
+from ..tangents import Groups
 from .perexample import all_traces
 from .problem import Key, Moment, Problem, whole_and_parts
 
@@ -61,7 +62,10 @@ class ByKernel:
         if plan is None:
             return all_traces(problem, self.units)
         reduced = Reduction(self.sides[0].cotangents, full=True)
-        works = [Work(problem.xp, (side,), reduced, problem.groups, plan) for side in self.sides]
+        works = [
+            Work(problem.xp, (side,), reduced, Groups(problem.groups.names, problem.part_of(a)), plan)
+            for a, side in enumerate(self.sides)
+        ]
         sums: dict[Key, Array] = {}
         for rows in plan.stripes():
             columns = plan.columns(rows)
