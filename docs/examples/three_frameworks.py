@@ -56,4 +56,5 @@ for method in ("exact", "reverse", "forward", "hutch++"):
         np.testing.assert_allclose([float(e) for e in column], float(reference), rtol=1e-9)
         np.testing.assert_allclose([float(e.std_error) for e in column], float(reference.std_error), rtol=1e-6)
         np.testing.assert_allclose([e.interval() for e in column], [reference.interval()] * 4, rtol=1e-6)
-        assert len({e.passes for e in column}) == 1
+        # exact values are had from fewer passes where a framework's adapter sees through the layers
+        assert len({e.passes for e in column}) == 1 or method == "exact"

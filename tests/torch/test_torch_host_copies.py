@@ -15,6 +15,7 @@ LOOKED_AT = {
     "infer": "is the value finite? A number that is none is refused, and this is the only place that sees it",
     "_refuse_zero": "is ‖K‖ zero, where a ratio is asked? Then there is no value",
     "_check_number": "are targets finite and not all zero?",
+    "check_finite": "are gradients finite, before a kernel is made of them? An error names the examples",
     "as_target": "is anything left of targets when they are centred?",
 }
 """Functions of the core that may look at a value, and what for."""
