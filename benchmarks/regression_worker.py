@@ -24,13 +24,12 @@ from . import regression_data as data
 MEBIBYTE = 2**20
 
 
-def main() -> None:
-    """Train, or compute a kernel and predict with it, as the argument says."""
-    task = json.loads(sys.argv[1])
+def perform(task: dict[str, Any]) -> dict[str, Any]:
+    """Train, or compute a kernel and predict with it, as the task says."""
     network = importlib.import_module(f".regression_{task['framework']}", __package__)
     images, labels = data.digits()
     work = {"train": _train, "kernel": _kernel}[task["work"]]
-    print(json.dumps(work(network, task, images[: task["images"]], labels[: task["images"]])))
+    return work(network, task, images[: task["images"]], labels[: task["images"]])
 
 
 def _train(network: Any, task: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -116,4 +115,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(perform(json.loads(sys.argv[1]))))
