@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "regression.json"
     if not options.render:
         found = measure(options)
-        found["command"] = shlex.join(["python", "-m", "benchmarks", "regression", *given])
+        found["command"] = shlex.join(["python", "-m", "benchmarks", "regression", *_without_folder(given)])
         part = file.with_suffix(".part")
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         part.replace(file)
@@ -89,6 +89,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "networks": networks,
         "rows": rows,
     }
+
+
+def _without_folder(given: list[str]) -> list[str]:
+    """Arguments that change what is measured: where it is written does not."""
+    at = given.index("--folder") if "--folder" in given else len(given)
+    return [*given[:at], *given[at + 2 :]]
 
 
 def _run(task: dict[str, Any], threads: int) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         "Ridges are the best at leaving out one training example, for each kernel; the full kernel takes that of the "
         "trace kernel, whose scale is the same, to save the eigenvectors of its "
-        f"{found['train'] * found['classes']:,} rows. Kernels are in float32, regression is in float64.",
+        f"{found['train'] * found['classes']:,} rows; it need not be its best. "
+        "Kernels are in float32, regression is in float64.",
         "",
     ]
     for framework in frameworks:
@@ -65,7 +66,8 @@ def _table(found: dict[str, Any], framework: str) -> list[str]:
         f"The trained network reads {network['trained']['test']:.1%} of the images held out, and "
         f"{network['initial']['test']:.1%} before its training, which took {network['seconds']:.1f} s.",
         "",
-        "| kernel | accuracy | from f₀ | LOO | squared error | kernel, s | regression, s | memory, MiB | entries |",
+        "| kernel | accuracy | from f₀ | LOO | squared error | kernel, s | regression, s | memory, MiB "
+        "| entries, MiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in (r for r in found["rows"] if r["framework"] == framework):
@@ -89,7 +91,13 @@ def draw(found: dict[str, Any], file: Path) -> None:
     frameworks = list(found["networks"])
     with plt.rc_context({"svg.hashsalt": "regression", "svg.fonttype": "path", "font.size": 9}):
         figure, axes = plt.subplots(
-            1, len(frameworks), figsize=(3.6 * len(frameworks), 3.2), sharey=True, squeeze=False, layout="constrained"
+            1,
+            len(frameworks),
+            figsize=(3.6 * len(frameworks), 3.2),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
         for ax, framework in zip(axes[0], frameworks, strict=True):
             ax.axhline(100 * found["networks"][framework]["trained"]["test"], color="black", linewidth=0.8)
@@ -98,6 +106,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
                 x, y = row["kernel_seconds"], 100 * row["accuracy"]["kernel"]
                 ax.scatter([x], [y], s=40, facecolor=filled, edgecolor=COLOURS[row["kernel"]], linewidth=1.5)
             ax.set(title=framework, xlabel="seconds for the kernel", xscale="log")
+            ax.xaxis.set_minor_formatter("")
             ax.spines[["top", "right"]].set_visible(False)
         axes[0, 0].set_ylabel("accuracy on held-out digits, %")
         _legend(figure, axes[0, 0], found)
