@@ -20,21 +20,22 @@ def check_finite(xp: Any, tiles: Sequence[Array], sides: tuple[Side, Side]) -> N
     ------
     NonFiniteError
     """
-    for tile in tiles:
-        sound = xp.all(xp.isfinite(tile))
-        if not is_concrete(sound) or bool(sound):
-            continue
-        bad = sorted({start + n for (start, _), blocks in sides for block in blocks for n in _broken(xp, block)})
-        if bad:
-            raise NonFiniteError(
-                f"gradients of examples {', '.join(map(str, bad[:8]))}{', …' if len(bad) > 8 else ''} are NaN or "
-                "infinite; look at the model's derivatives there, or leave them out"
-            )
-        places = " and ".join(f"{start} … {stop - 1}" for (start, stop), _ in sides)
+    sound = xp.all(xp.isfinite(tiles[0]))
+    for tile in tiles[1:]:
+        sound = sound & xp.all(xp.isfinite(tile))
+    if not is_concrete(sound) or bool(sound):
+        return
+    bad = sorted({start + n for (start, _), blocks in sides for block in blocks for n in _broken(xp, block)})
+    if bad:
         raise NonFiniteError(
-            f"gradients are finite, but their products between examples {places} overflow {tile.dtype}; use float64, "
-            "or scale the outputs"
+            f"gradients of examples {', '.join(map(str, bad[:8]))}{', …' if len(bad) > 8 else ''} are NaN or infinite; "
+            "look at the model's derivatives there, or leave them out"
         )
+    places = " and ".join(f"{start} … {stop - 1}" for (start, stop), _ in sides)
+    raise NonFiniteError(
+        f"gradients are finite, but their products between examples {places} overflow {tiles[0].dtype}; use float64, "
+        "or scale the outputs"
+    )
 
 
 def _broken(xp: Any, block: Block) -> list[int]:

@@ -17,7 +17,7 @@ LOOKED_AT = {
     "_check_number": "are targets finite and not all zero?",
     "check_finite": "are gradients finite, before a kernel is made of them? An error names the examples",
     "as_target": "is anything left of targets when they are centred?",
-    "check_finite": "whether products of gradients are numbers",
+    "check_finite": "are the products of gradients finite? Their examples are named only while the gradients are there",
 }
 """Functions of the core that may look at a value, and what for."""
 
