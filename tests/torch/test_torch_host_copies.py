@@ -15,7 +15,6 @@ LOOKED_AT = {
     "infer": "is the value finite? A number that is none is refused, and this is the only place that sees it",
     "_refuse_zero": "is ‖K‖ zero, where a ratio is asked? Then there is no value",
     "_check_number": "are targets finite and not all zero?",
-    "check_finite": "are gradients finite, before a kernel is made of them? An error names the examples",
     "as_target": "is anything left of targets when they are centred?",
     "check_finite": "are the products of gradients finite? Their examples are named only while the gradients are there",
 }
