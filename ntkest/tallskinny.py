@@ -69,7 +69,7 @@ def orthonormalise(xp: ModuleType, blocks: Blocks, against: Blocks | None = None
 
 def extend_basis(xp: ModuleType, basis: Blocks | None, blocks: Blocks) -> tuple[Blocks, Array, Array]:
     """Y = Q₀C + QR for a basis Q₀ of k vectors: Q (m, P_l), C (k, m) and R (m, m) as in `orthonormalise`."""
-    dtype = _working(xp, (*(basis or ()), *blocks))
+    dtype = working_dtype(xp, (*(basis or ()), *blocks))
     blocks = tuple(xp.astype(block, dtype, copy=False) for block in blocks)
     if basis is None or not basis[0].shape[0]:
         q, r = _factor(xp, blocks)
@@ -101,7 +101,7 @@ def separate(xp: ModuleType, blocks: Blocks, start: int = 0) -> Blocks:
     that is wanted, this keeps it finite at any rank. The combs have eps^⅔ of the length of Y's longest vector.
     """
     m, total = blocks[0].shape[0], sum(_sizes(blocks))
-    dtype = _working(xp, blocks)
+    dtype = working_dtype(xp, blocks)
     blocks = tuple(xp.astype(block, dtype, copy=False) for block in blocks)
     if not m:
         return blocks
@@ -199,6 +199,6 @@ def _sizes(blocks: Blocks) -> tuple[int, ...]:
     return tuple(block.shape[1] for block in blocks)
 
 
-def _working(xp: ModuleType, blocks: Blocks) -> Any:
+def working_dtype(xp: ModuleType, blocks: Blocks) -> Any:
     """The widest dtype of the blocks, at least float32."""
     return xp.result_type(*(scalar_dtype(xp, block) for block in blocks))

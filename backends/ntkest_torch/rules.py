@@ -58,17 +58,13 @@ def _convolution(axes: int) -> Rule:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        def layer(outputs: Tensor) -> tuple[Layer, int]:
-            kernel, places = tuple(weight.shape[2:]), tuple(outputs.shape[-axes:])
-            gaps = each(dilation, axes)
-            widths = pad_widths(padding, kernel, gaps)
-            count = math.prod(outputs.shape[: -axes - 1]) * math.prod(places)
-            return Convolution(kernel, each(stride, axes), widths, gaps, groups, places), count
-
-        def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return func(x, weight, bias, stride, padding, dilation, groups)
-
-        return taps.call(layer, function, input, weight, bias)
+        return taps.call(
+            lambda outputs: _on_patches(Convolution, axes, weight, outputs, stride, padding, dilation, groups),
+            lambda x, weight, bias: func(x, weight, bias, stride, padding, dilation, groups),
+            input,
+            weight,
+            bias,
+        )
 
     return rule
 
@@ -86,19 +82,32 @@ def _transposed(axes: int) -> Rule:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Tensor:
-        def layer(outputs: Tensor) -> tuple[Layer, int]:
-            kernel, places = tuple(weight.shape[2:]), tuple(input.shape[-axes:])
-            gaps = each(dilation, axes)
-            widths = pad_widths(padding, kernel, gaps)
-            count = math.prod(input.shape[: -axes - 1]) * math.prod(places)
-            return Transposed(kernel, each(stride, axes), widths, gaps, groups, places), count
-
-        def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return func(x, weight, bias, stride, padding, output_padding, groups, dilation)
-
-        return taps.call(layer, function, input, weight, bias)
+        return taps.call(
+            lambda outputs: _on_patches(Transposed, axes, weight, input, stride, padding, dilation, groups),
+            lambda x, weight, bias: func(x, weight, bias, stride, padding, output_padding, groups, dilation),
+            input,
+            weight,
+            bias,
+        )
 
     return rule
+
+
+def _on_patches(
+    kind: type[Convolution] | type[Transposed],
+    axes: int,
+    weight: Tensor,
+    small: Tensor,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> tuple[Layer, int]:
+    """The layer, and S; `small` has an entry for each place of the kernel: outputs, or inputs of a transposed one."""
+    kernel, places = tuple(weight.shape[2:]), tuple(small.shape[-axes:])
+    gaps = each(dilation, axes)
+    layer = kind(kernel, each(stride, axes), pad_widths(padding, kernel, gaps), gaps, groups, places)
+    return layer, math.prod(small.shape[: -axes - 1]) * math.prod(places)
 
 
 def _embedding(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from ..linearization import Array, Blocks, is_concrete, number, scalar_dtype
+from ..tallskinny import working_dtype
 from ..tangents import Gram, join
 from .problem import Problem
 from .sketches import grow_basis, grow_products
@@ -61,7 +61,7 @@ def extend_span(problem: Problem, old: Span | None, r: Array | None, blocks: Blo
     if loose and is_concrete(blocks[0][0, 0]) and (old is None or old.lower is not None):
         span = _appended(problem, old, blocks)
         if span is not None and span.lower is not None:
-            return span, xp.astype(span.lower.T, _working(xp, blocks), copy=False)
+            return span, xp.astype(span.lower.T, working_dtype(xp, blocks), copy=False)
     basis = None if old is None else old.orthonormal(xp)
     fresh, r = grow_basis(xp, basis, r, blocks)
     return Span(join(xp, basis, fresh)), r
@@ -76,7 +76,7 @@ def _appended(problem: Problem, old: Span | None, blocks: Blocks) -> Span | None
     if old is not None:
         lower, across = old.lower, problem.compiled(Gram(xp, (0,) * len(blocks), 1))(old.rows, blocks)[0, ...]
     rest, beside, least = problem.compiled(_complement, xp)(lower, across, corner)
-    if not number(least) > float(xp.finfo(_working(xp, blocks)).eps) ** DIGITS:
+    if not number(least) > float(xp.finfo(working_dtype(xp, blocks)).eps) ** DIGITS:
         return None
     return Span(join(xp, old.rows if old else None, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
 
@@ -104,10 +104,6 @@ def _cholesky(xp: ModuleType, lower: Array | None, beside: Array | None, rest: A
         return corner
     above = xp.concat([lower, xp.zeros_like(beside)], axis=1)
     return xp.concat([above, xp.concat([beside.T, corner], axis=1)], axis=0)
-
-
-def _working(xp: ModuleType, blocks: Blocks) -> Any:
-    return xp.result_type(*(scalar_dtype(xp, block) for block in blocks))
 
 
 def _times(xp: ModuleType, matrix: Array, rows: Blocks) -> Blocks:

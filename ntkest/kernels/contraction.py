@@ -42,7 +42,7 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
         return total
     if isinstance(left, tuple) and isinstance(right, tuple):
         return _in_factors(xp, left, right)
-    return _gram(xp, _rows(xp, left), _rows(xp, right)) if left is not right else _gram(xp, left, left)
+    return _gram(xp, unfactored(xp, left), unfactored(xp, right))
 
 
 def cotangents_of(block: Block) -> int:
@@ -140,14 +140,6 @@ def _made(xp: ModuleType, turn: Turned) -> Array:
     if turn.columns.shape[1] == 1:
         return xp.reshape(xp.reshape(turn.whole, (n, k * q, positions)) @ turn.columns[:, 0, ...], (n, k, -1))
     return xp.reshape(turn.whole @ turn.columns, (n, turn.columns.shape[1], -1))
-
-
-def _rows(xp: ModuleType, block: Block) -> Array:
-    if not isinstance(block, tuple):
-        return block
-    count = cotangents_of(block)
-    left, right = (xp.broadcast_to(side, (count, *side.shape[1:])) for side in block)
-    return unfactored(xp, (left, right))
 
 
 def _gram(xp: ModuleType, left: Array, right: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 from .chunks import unfactored
 from .errors import UnsupportedModeError
@@ -28,7 +27,7 @@ def join_examples(xp: ModuleType, pieces: Sequence[Block]) -> Block:
         return left, right
     if any(isinstance(piece, tuple) and len(piece[0].shape) < len(piece[1].shape) for piece in pieces):
         raise UnsupportedModeError("a table of embeddings is looked up in some batches only; give batches of one kind")
-    return _joined(xp, [unfactored(xp, _broadcast(xp, piece)) for piece in pieces])
+    return _joined(xp, [unfactored(xp, piece) for piece in pieces])
 
 
 def _joined(xp: ModuleType, sides: Sequence[Array]) -> Array:
@@ -42,10 +41,3 @@ def _padded(xp: ModuleType, side: Array, positions: int) -> Array:
         return side
     nothing = xp.zeros_like(xp.broadcast_to(side[:, :, :1, ...], (*side.shape[:2], missing, *side.shape[3:])))
     return xp.concat([side, nothing], axis=2)
-
-
-def _broadcast(xp: ModuleType, piece: Block) -> Any:
-    if not isinstance(piece, tuple):
-        return piece
-    count = max(int(side.shape[0]) for side in piece)
-    return tuple(xp.broadcast_to(side, (count, *side.shape[1:])) for side in piece)
