@@ -210,7 +210,7 @@ def readout_check(kernel: Any, size: int | None = None) -> ReadoutCheck:
     if norm == 0:
         raise ZeroKernelError("the kernel is zero, so nothing can be relative to it")
     blocks = xp.reshape(wide, (K.shape[0] // size, size, K.shape[0] // size, size))
-    trace = _total(xp, [blocks[:, o, :, o] for o in range(size)]) / size
+    trace = xp.sum(xp.stack([blocks[:, o, :, o] for o in range(size)]), axis=0) / size
     pairs = xp.sum(xp.sum(blocks, axis=3), axis=1) / size
     inflation = number(xp.linalg.trace(pairs)) / number(xp.linalg.trace(trace))
     return ReadoutCheck(
@@ -291,10 +291,6 @@ def _indices(train: Any, count: int) -> np.ndarray:
     if not 0 < len(indices) < count or indices[0] < 0 or indices[-1] >= count:
         raise InvalidValueError(f"train= takes some of the {count} examples, and leaves some; got {train!r}")
     return indices
-
-
-def _total(xp: ModuleType, terms: list[Array]) -> Array:
-    return xp.sum(xp.stack(terms, axis=0), axis=0)
 
 
 def _finite(value: float) -> float | None:

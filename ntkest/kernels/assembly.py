@@ -29,19 +29,15 @@ def assembled(work: Work, dtype: Any, report: Callable[[int, int], None]) -> lis
                     if whole[index] is None:
                         shape = tuple(count * side for count in plan.shape)
                         whole[index] = xp.empty(shape, dtype=dtype, device=device(tile))
-                    for (i, j), part in _images(xp, tile, place, plan):
+                    for (i, j), part in plan.laid(place, tile):
                         rows_, columns = (slice(n * plan.tile * side, (n + 1) * plan.tile * side) for n in (i, j))
                         whole[index][rows_, columns] = part
             else:
                 for own, tile in zip(pieces, tiles, strict=True):
-                    own.update(_images(xp, tile, place, plan))
+                    own.update(plan.laid(place, tile))
             done += 1
             report(done, len(places))
     return [_concatenated(xp, own, plan) if own else kernel for own, kernel in zip(pieces, whole, strict=True)]
-
-
-def _images(xp: Any, tile: Array, place: Place, plan: Plan) -> list[tuple[Place, Array]]:
-    return list(zip(plan.images(place), (tile, xp.matrix_transpose(tile)), strict=False))
 
 
 def entries_each(tile: Array, place: Place, plan: Plan) -> int:

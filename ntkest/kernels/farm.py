@@ -198,5 +198,5 @@ def _executor(client: Any) -> Any:
 
 def _fill(kernels: list[np.ndarray], tiles: list[np.ndarray], place: Place, side: int, plan: Plan) -> None:
     for kernel, tile in zip(kernels, tiles, strict=True):
-        for (i, j), part in zip(plan.images(place), (tile, tile.T), strict=False):
+        for (i, j), part in plan.laid(place, tile):
             kernel[i * side : (i + 1) * side, j * side : (j + 1) * side] = part

@@ -69,7 +69,7 @@ class Store:
         with _storage(self):
             for array, tile in zip(self._arrays, tiles, strict=True):
                 side = array.chunks[0]
-                for (i, j), part in zip(self.plan.images(place), (tile, tile.T), strict=False):
+                for (i, j), part in self.plan.laid(place, tile):
                     _put(array, (i * side, j * side), part)
             sums: dict[str, Any] = {
                 "crc32": [[_checksum(chunk) for chunk in chunks] for chunks in self._chunks(place)],

@@ -79,6 +79,10 @@ class Plan:
         i, j = place
         return [place] if i == j or not self.symmetric else [place, (j, i)]
 
+    def laid(self, place: Place, tile: Any) -> list[tuple[Place, Any]]:
+        """Those places, and what is there of a tile."""
+        return list(zip(self.images(place), (tile, tile.T), strict=False))
+
     def places(self) -> list[Place]:
         """All tiles; of a symmetric kernel those on and above the diagonal."""
         return [
