@@ -21,7 +21,7 @@ NEAR = np.concatenate([FAR[:2] + 1e-9 * DRAW.standard_normal((2, P)), DRAW.stand
 def grown(*batches, loose=True):
     span = r = None
     for batch in batches:
-        span, r = extend_span(PROBLEM, span, r, (batch,), loose)
+        span, r, _ = extend_span(PROBLEM, span, r, (batch,), loose)
     return span, r
 
 
@@ -61,6 +61,27 @@ def test_images_turned_are_those_of_orthonormal_vectors(cut):
     old = (q[:cut] @ matrix,) if cut else None
     (turned,) = span.turned(xp, old, (FAR[cut:] @ matrix,))
     np.testing.assert_allclose(turned, q[cut:] @ matrix, atol=1e-12)
+
+
+def test_images_made_before_are_those_of_the_basis_that_is_made_at_last():
+    matrix = DRAW.standard_normal((P, 9))
+    before, r = grown(FAR)
+    (old,) = before.orthonormal(xp)
+    span, r, turn = extend_span(PROBLEM, before, r, (NEAR,), loose=True)
+    np.testing.assert_allclose(turn @ (old @ matrix), span.rows[0][:7] @ matrix, atol=1e-12)
+    assert extend_span(PROBLEM, span, r, (NEAR,), loose=True)[2] is None
+
+
+@pytest.mark.parametrize("quantity", ["trace", "frobenius_norm"])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_range_of_a_kernel_of_low_rank_is_found_to_rounding_in_whatever_steps(quantity, seed):
+    A = np.random.default_rng(seed).standard_normal((70, 5)) @ np.random.default_rng(9).standard_normal((5, 90))
+    moments = {"trace": np.sum(A * A), "frobenius_norm": np.linalg.norm(A @ A.T)}
+    J, state = ntkest.from_jacobian(A), True
+    for passes in (8, 10, 14, 24):  # 4 samples, 5, and more than there are dimensions
+        found = getattr(ntkest, quantity)(J, method="xnystrace", passes=passes, seed=seed, state=state)
+        state = found.state
+    assert float(found) == pytest.approx(moments[quantity], rel=3e-14)
 
 
 @pytest.mark.parametrize("quantity", ["trace", "frobenius_norm"])

@@ -52,19 +52,27 @@ class Span:
         return _times(xp, xp.linalg.inv(self.lower[have:, have:]), images)
 
 
-def extend_span(problem: Problem, old: Span | None, r: Array | None, blocks: Blocks, loose: bool) -> tuple[Span, Array]:
+def extend_span(
+    problem: Problem, old: Span | None, r: Array | None, blocks: Blocks, loose: bool
+) -> tuple[Span, Array, Array | None]:
     """With the images in `blocks`; and R of all images, Y = RᵀQ as rows, given that of those before.
 
     Only `loose` ones may stay as they are: it pays where they are longer than their own images, which are then turned.
+
+    Where Q is first made, the Q that stood before was L⁻¹Y, with a Cholesky factor's loss of digits. The third of what
+    is returned turns images of that into images of this one (m', m'); it is None where none changes.
     """
     xp = problem.xp
     if loose and is_concrete(blocks[0][0, 0]) and (old is None or old.lower is not None):
         span = _appended(problem, old, blocks)
         if span is not None and span.lower is not None:
-            return span, xp.astype(span.lower.T, working_dtype(xp, blocks), copy=False)
-    basis = None if old is None else old.orthonormal(xp)
-    fresh, r = grow_basis(xp, basis, r, blocks)
-    return Span(join(xp, basis, fresh)), r
+            return span, xp.astype(span.lower.T, working_dtype(xp, blocks), copy=False), None
+    if old is None or old.lower is None:
+        fresh, r = grow_basis(xp, None if old is None else old.rows, r, blocks)
+        return Span(join(xp, None if old is None else old.rows, fresh)), r, None
+    rows, r = grow_basis(xp, None, None, join(xp, old.rows, blocks))
+    turn = xp.linalg.solve(r[: old.count, : old.count].T, xp.astype(old.lower, r.dtype, copy=False))
+    return Span(rows), r, turn
 
 
 def _appended(problem: Problem, old: Span | None, blocks: Blocks) -> Span | None:

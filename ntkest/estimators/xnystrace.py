@@ -124,7 +124,9 @@ class XNysTrace(LeaveOneOut):
             images = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
             newest = waiting or state
             basis, factor = (newest.bases[a], newest.factors[a]) if newest.bases else (None, None)
-            basis, factor = extend_span(problem, basis, factor, images, loose=outputs)
+            basis, factor, turn = extend_span(problem, basis, factor, images, loose=outputs)
+            if turn is not None:
+                state = _turned(problem.xp, state, a, turn)
             bases.append(basis)
             factors.append(factor)
         return Captured(state, tuple(bases), tuple(factors))
@@ -192,6 +194,22 @@ def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
     bits, expand = probes.tangents[a], tangent_expander(kernel.J, problem.exponents[a])
     images: Array = kernel.map_jvp(OutputImages(problem.xp, problem.centre), bits, expand, leading(bits))
     return images
+
+
+def _turned(xp: ModuleType, state: State, a: int, turn: Array) -> State:
+    """The state after kernel a's basis was made anew: a vector of it stands for those up to it in the one before."""
+    if not state.images:
+        return state
+    have = state.images[a][0].shape[0]
+    turn = turn[:have, :have]
+    turned = tuple(xp.astype(turn, block.dtype, copy=False) @ block for block in state.images[a])
+    products = {}
+    for (left, right), product in state.products.items():
+        turn = xp.astype(turn, product.dtype, copy=False)
+        product = turn @ product if left == a else product
+        products[left, right] = product @ turn.T if right == a else product
+    images = tuple(turned if b == a else old for b, old in enumerate(state.images))
+    return replace(state, images=images, products=products)
 
 
 def _grown(problem: Problem, captured: Captured, images: list[Blocks]) -> State:
