@@ -39,6 +39,8 @@ class Quantity:
     """How the jackknife's bias correction reduces its error: of the "logarithm", of the "value", or not at all ("")."""
     debias_in: frozenset[str] | None = None
     """The methods whose results are corrected; None for all."""
+    most: float = float("inf")
+    """What the quantity of no kernel exceeds. An estimate beyond it is brought back, which can only help."""
 
     def chi_square(self, replicates: Sequence[Array | None]) -> bool:
         """Whether the last moment alone is random, so that the interval is a scaled χ²."""
@@ -64,7 +66,7 @@ def effective_rank_of(a: int) -> Quantity:
 
 def target_alignment_of(a: int) -> Quantity:
     """yᵀKy/(‖y‖²‖K‖_F)."""
-    return Quantity("alignment", (("target", a), ("square", a)), _over_root, power=-0.5)
+    return Quantity("alignment", (("target", a), ("square", a)), _over_root, power=-0.5, most=1.0)
 
 
 def alignment_of(a: int, b: int) -> Quantity:
@@ -74,7 +76,7 @@ def alignment_of(a: int, b: int) -> Quantity:
     uncorrected, 95 % intervals cover as little as .57 there. Elsewhere the correction neither helps nor harms much. It
     is not one of logarithms, which a replicate of the numerator near zero would throw far off.
     """
-    return Quantity("alignment", (("cross", a, b), ("square", a), ("square", b)), _cosine, debias="value")
+    return Quantity("alignment", (("cross", a, b), ("square", a), ("square", b)), _cosine, debias="value", most=1.0)
 
 
 def _same(x: Array) -> Array:
@@ -140,6 +142,8 @@ class Statistics:
             _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
             error = self._between(error, high)
             rest = [self._between(rest[0], highs[0]), self.xp.logical_and(rest[1], highs[1])]
+        if self.quantity.most < float("inf"):
+            value = self.xp.where(value > self.quantity.most, value * 0 + self.quantity.most, value)
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if not refitted and self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
@@ -173,7 +177,7 @@ class Statistics:
         squares = (logs - log_mean[None, :]) ** 2
         log_error = safe_root(xp, (m - 1) / m * xp.sum(squares, axis=0))
         if has_offset:  # few samples of a skewed remainder: their own spread errs low
-            log_error = log_error * xp.exp(0.25 * _wobble(xp, squares, squares * 0))
+            log_error = log_error * xp.exp(self.lean * _wobble(xp, squares, squares * 0))
         debias = debias and m >= ENOUGH_TO_DEBIAS
         if debias and self.quantity.debias == "logarithm":
             value = value * xp.exp(-(m - 1) * log_mean)
@@ -227,7 +231,7 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     _refuse_zero(quantity, moments)
     floor = FLOOR * eps(xp, J.outputs, *J.params)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
-    lean = max((m.lean for m in chosen if m.refits is not None), default=0.5)
+    lean = max((m.lean for m in chosen if m.refits is not None or m.offset is not None), default=0.5)
     statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor, lean)
     replicates = tuple(moment.replicates for moment in chosen)
     refits = tuple(moment.refits for moment in chosen)

@@ -191,3 +191,17 @@ def test_a_kernel_of_low_rank_beside_one_near_it_is_aligned_where_a_sketch_has_a
     e = ntkest.alignment(ntkest.from_jacobian(A), ntkest.from_jacobian(B), passes=96, seed=seed)
     assert float(e) == pytest.approx(oracle.alignment(A @ A.T, B @ B.T), abs=5 * float(e.std_error))
     assert float(e.std_error) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["reverse", "forward", "nystrom++", "xtrace"])
+def test_no_alignment_is_above_one_and_error_bars_stay(method):
+    A = oracle.with_spectrum(oracle.spectra(120)["rank-5"], 120, seed=0, P=240)
+    J, nearly = ntkest.from_jacobian(A), ntkest.from_jacobian(A * (1 + 1e-9 * np.random.default_rng(0).random(A.shape)))
+    targets = A @ np.random.default_rng(1).standard_normal(240)
+    for seed in range(20):
+        for e in (
+            ntkest.alignment(J, nearly, method=method, passes=48, seed=seed),
+            ntkest.alignment(J, targets, method=method, passes=17, seed=seed),
+        ):
+            assert float(e) <= 1.0
+            assert float(e.std_error) > 0.0

@@ -92,7 +92,8 @@ class Moment:
     been drawn; `replicates` then only leave its sample out of the average. None where both are the same."""
     lean: float = 0.5
     """With `refits`, how far the error bar leans from the spread of samples, which errs low, to the jackknife of the
-    whole, which errs high: the exponent of the latter in their weighted geometric mean. Measured, for good coverage."""
+    whole, which errs high: the exponent of the latter in their weighted geometric mean. With `offset`, by which power
+    of its own standard error a spread of few samples, which errs low, is widened. Both measured, for good coverage."""
 
 
 @dataclass(frozen=True)

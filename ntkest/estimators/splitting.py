@@ -28,6 +28,9 @@ from .images import OutputImages, image_bytes
 from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
 
+LEAN = 0.75
+"""`Moment.lean` of remainders, which are measured by few probes and have heavy tails."""
+
 ROUNDING = 8.0
 """Machine epsilons of ‖Jᵀω‖² that a difference from it must exceed to be more than rounding."""
 
@@ -132,7 +135,7 @@ def remainder_moments(problem: Problem, state: State) -> dict[Key, Moment]:
     )
     pulled = tuple(state.pulled[key] for key in rule.pulls)
     found = problem.kernels[0].compile(rule)(state.signs, state.images, state.norms, state.grams, pulled)
-    return {key: Moment(*arrays) for key, arrays in zip(keys, found, strict=True)}
+    return {key: Moment(*arrays, lean=LEAN) for key, arrays in zip(keys, found, strict=True)}
 
 
 @dataclass(frozen=True)
