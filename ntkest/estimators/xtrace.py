@@ -24,6 +24,7 @@ from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import xnystrace
 from .hutchinson import apply_kernel
+from .images import image_bytes
 from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
@@ -41,7 +42,7 @@ from .sketches import (
 )
 
 WINDOW = 64
-"""Probes whose parameter-side images are held together on their way to KΩ."""
+"""Probes whose parameter-side images are held together on their way to KΩ; more where an eighth of the memory does."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,9 @@ def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
     """ωᵀKω (k,) and Kω (k, M), a window at a time."""
     xp = problem.xp
     cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
-    windows = [cotangents[start : min(start + WINDOW, rows.shape[0]), :] for start in range(0, rows.shape[0], WINDOW)]
+    count, most = rows.shape[0], max(WINDOW, problem.memory // 8 // max(1, image_bytes(problem, "vjp")[a]))
+    each = -(-count // -(-count // most))  # of about the same size: a pass of few probes costs nearly as much as one
+    windows = [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
     results = [apply_kernel(problem, a, window) for window in windows]
     energies = [norms[:, 0] for norms, _ in results]
     images = [whole for _, (whole, *_) in results]
