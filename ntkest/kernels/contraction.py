@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from ..linearization import Array, scalar_dtype, unfactored
 
-TILE = 96
-"""Rows that a strip of a symmetric product has at least: thinner products are slow."""
+TILE, THIN = 96, 32
+"""Rows that a strip of a symmetric product has at least, for thinner products are slow; and where there are two."""
 
 STRIPS = 8
 """Strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more of them."""
@@ -157,7 +157,7 @@ def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
 def _symmetric(xp: ModuleType, rows: Array) -> Array:
     """The Gram matrix of rows, in little more than half of its multiplications: each strip from the diagonal on."""
     count = rows.shape[0]
-    strips = min(STRIPS, count // TILE)
+    strips = min(STRIPS, max(count // TILE, min(2, count // THIN)))
     if strips < 2:
         return rows @ rows.T
     ends = [count * i // strips for i in range(strips + 1)]

@@ -97,7 +97,7 @@ def ntk(
 
         kernels = streamed(question, as_path(out), budget, force, report)
     else:
-        plan = planned(question.shape, len(question.sides) == 1, question.cost(), budget, False)
+        plan = planned(question.shape, len(question.sides) == 1, question.cost(budget), budget, False)
         kernels = assembled(question.work(plan), question.dtype, report)
     return dict(zip(question.groups.names, kernels, strict=True)) if by is not None else kernels[0]
 

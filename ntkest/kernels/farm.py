@@ -52,7 +52,7 @@ def farmed(
     WorkerError, StoreError, NTKError
     """
     with _executor(client) as executor:
-        about, cost = _result(executor.submit(describe, job))
+        about, cost = _result(executor.submit(describe, job, memory))
         names = tuple(about["names"])
         if path is None:
             shape = (about["shape"][0], about["shape"][1])
@@ -97,11 +97,11 @@ _built: dict[Any, tuple[Question, Mapping[str, Any]]] = {}
 _rows = threading.local()
 
 
-def describe(job: Job) -> tuple[Mapping[str, Any], Cost]:
-    """What the kernel is of, and what tiles are planned by."""
+def describe(job: Job, memory: int) -> tuple[Mapping[str, Any], Cost]:
+    """What the kernel is of, and what tiles within `memory` are planned by."""
     question, about = _question(job)
     with _importable(job):
-        return about, question.cost()
+        return about, question.cost(memory)
 
 
 def compute(job: Job, rows: range, columns: range) -> list[tuple[Place, list[np.ndarray]]]:

@@ -60,6 +60,11 @@ class Images:
         cotangents = xp.reshape(beside(xp, self.cotangents, J.outputs, J.outputs.dtype), (k, *own))
         return xp.reshape(xp.broadcast_to(cotangents, (k, *shape)), (k, -1))
 
+    def most_bytes(self) -> int:
+        """What the gradients of one example take at most: rows of all parameters. At no pass."""
+        rows = sum(math.prod(p.shape) * item_bytes(self.J.xp, p) for p in self.J.params)
+        return max(1, len(self.cotangents) * rows)
+
     def example_bytes(self) -> int:
         """What the gradients of one example take. Costs k passes over one example."""
         blocks = next(iter(self.sweep([(0, 1)])))

@@ -14,7 +14,7 @@ from ..tangents import Groups, group_parameters
 from .fingerprint import difference, fingerprint
 from .images import Images, item_bytes, outputs_each
 from .reductions import Reduction, reduction
-from .tiles import Cost, Plan, Work
+from .tiles import Cost, Plan, Work, roomy
 
 FORMAT = "ntkest-kernel/1"
 """Of what `Question.about` gives, and of stores."""
@@ -45,10 +45,12 @@ class Question:
         """Rows of the kernel for one example."""
         return len(self.wanted.cotangents) if self.wanted.full else 1
 
-    def cost(self) -> Cost:
-        """What tiles are planned by. Costs the passes of one example."""
+    def cost(self, memory: int) -> Cost:
+        """What tiles within `memory` are planned by. Costs the passes of one example, unless there is room for all."""
         item = item_bytes(self.xp, self.xp.empty((0,), dtype=self.dtype))
-        example = max(side.example_bytes() for side in self.sides)
+        example = max(side.most_bytes() for side in self.sides)
+        if not roomy(example, max(self.shape), memory):
+            example = max(side.example_bytes() for side in self.sides)
         return Cost(example, item * self.each**2, item, self.groups.count)
 
     def work(self, plan: Plan) -> Work:

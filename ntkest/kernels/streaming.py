@@ -40,7 +40,7 @@ def begin(path: Path, about: Mapping[str, Any], cost: Cost, memory: int, force: 
 
 def streamed(question: Question, path: Path, memory: int, force: bool, report: Callable[[int, int], None]) -> list[Any]:
     """The kernels at `path`, complete, as zarr arrays to be read."""
-    found, plan = begin(path, question.about(), question.cost(), memory, force)
+    found, plan = begin(path, question.about(), question.cost(memory), memory, force)
     with found.locked():
         found.check()
         places = plan.places()

@@ -107,7 +107,7 @@ def planned(
         area = memory // (4 * cost.entry * (cost.kernels + WORK))
         if stored:
             area = min(area, max(1, STORED // cost.entry))
-        side = min(math.isqrt(area), 3 * memory // (32 * cost.example), longest)
+        side = min(math.isqrt(area), _fitting(cost.example, memory), longest)
         if side < 1:
             need = max(4 * cost.entry * (cost.kernels + WORK), 11 * cost.example)
             raise InvalidValueError(
@@ -120,6 +120,16 @@ def planned(
         tile, most = fixed
     stripe = max(1, 3 * memory // (8 * cost.example * tile))
     return Plan(shape, symmetric, tile, most, stripe)
+
+
+def roomy(example: int, count: int, memory: int) -> bool:
+    """Whether the gradients of `count` examples, `example` bytes each, do not keep tiles from being that large."""
+    return _fitting(example, memory) >= count
+
+
+def _fitting(example: int, memory: int) -> int:
+    """Examples of a tile whose gradients fit into half of a column's part of the budget."""
+    return 3 * memory // (32 * example)
 
 
 @dataclass(frozen=True)
