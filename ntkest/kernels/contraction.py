@@ -15,13 +15,16 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import array_api_compat
+
 from ..linearization import Array, scalar_dtype, unfactored
 
-TILE, THIN = 96, 32
-"""Rows that a strip of a symmetric product has at least, for thinner products are slow; and where there are two."""
+THIN, TILE, STRIPS = 32, 96, 8
+"""Rows that a strip of a symmetric product has at least, where there are two and where there are more, for thinner
+products are slow; and strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more."""
 
-STRIPS = 8
-"""Strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more of them."""
+COPIED_TILE, COPIED_STRIPS = 320, 4
+"""The same for XLA, which copies the rows that it takes, and is the slower with few of them."""
 
 PIECE = 2**22
 """Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
@@ -157,7 +160,10 @@ def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
 def _symmetric(xp: ModuleType, rows: Array) -> Array:
     """The Gram matrix of rows, in little more than half of its multiplications: each strip from the diagonal on."""
     count = rows.shape[0]
-    strips = min(STRIPS, max(count // TILE, min(2, count // THIN)))
+    if array_api_compat.is_jax_namespace(xp):
+        strips = min(COPIED_STRIPS, count // COPIED_TILE)
+    else:
+        strips = min(STRIPS, max(count // TILE, min(2, count // THIN)))
     if strips < 2:
         return rows @ rows.T
     ends = [count * i // strips for i in range(strips + 1)]
