@@ -62,7 +62,7 @@ class Images:
 
     def most_bytes(self) -> int:
         """What the gradients of one example take at most: rows of all parameters. At no pass."""
-        rows = sum(math.prod(p.shape) * item_bytes(self.J.xp, p) for p in self.J.params)
+        rows = sum(int(math.prod(p.shape)) * item_bytes(self.J.xp, p) for p in self.J.params)
         return max(1, len(self.cotangents) * rows)
 
     def example_bytes(self) -> int:
