@@ -135,7 +135,7 @@ def remainder_moments(problem: Problem, state: State) -> dict[Key, Moment]:
     )
     pulled = tuple(state.pulled[key] for key in rule.pulls)
     found = problem.kernels[0].compile(rule)(state.signs, state.images, state.norms, state.grams, pulled)
-    return {key: Moment(*arrays, None, LEAN) for key, arrays in zip(keys, found, strict=True)}
+    return {key: replace(Moment(*arrays), lean=LEAN) for key, arrays in zip(keys, found, strict=True)}
 
 
 @dataclass(frozen=True)
