@@ -61,14 +61,28 @@ def main(arguments: list[str] | None = None) -> None:
         "races": [],
     }
     options.folder.mkdir(parents=True, exist_ok=True)
+    kept = kept_races(options) if options.keep else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.network or NETWORKS:
             for kind in NETWORKS[name].kinds:
                 if kind in (options.kind or KINDS):
-                    found["races"].append(Race(NETWORKS[name], kind, options, Path(folder)).run())
+                    race = Race(NETWORKS[name], kind, options, Path(folder)).run()
+                    kept[name, kind] = {**race, "command": found["command"]}
+                    found["races"] = [kept[which] for which in order() if which in kept]
                     found["machine"]["load at the end"] = os.getloadavg()
                     write(found, options.folder)
     print(f"wrote {options.folder / 'kernels.md'}")
+
+
+def order() -> list[tuple[str, str]]:
+    """Network and kind of all races, as the page has them."""
+    return [(name, kind) for name, network in NETWORKS.items() for kind in network.kinds]
+
+
+def kept_races(options: argparse.Namespace) -> dict[tuple[str, str], Cell]:
+    """Those of earlier runs, each with the command that made it."""
+    old = json.loads((options.folder / "kernels.json").read_text(encoding="utf-8"))
+    return {(race["network"], race["kind"]): {"command": old["command"], **race} for race in old["races"]}
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -87,6 +101,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers-python", help="interpreter of an environment with nngeometry")
     parser.add_argument("--nt-python", help="interpreter of an environment with neural-tangents")
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
+    parser.add_argument("--keep", action="store_true", help="keep what earlier runs found of kernels not measured now")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.threads, options.seconds, options.gigabytes) <= 0:
         parser.error("--rounds, --threads, --seconds and --gigabytes take positive numbers")

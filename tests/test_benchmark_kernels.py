@@ -239,6 +239,27 @@ def test_a_small_race_runs_and_its_page_shows_it(tmp_path, monkeypatch, framewor
     assert f"**ntkest, {framework}**" in page
     assert f"- {absent}: not measured; no environment for it was named" in page
 
+    alone = [
+        "--kind",
+        "pntk",
+        "--framework",
+        framework,
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--peer",
+        "nobody",
+        "--keep",
+    ]
+    kernels.main([*alone, "--folder", str(tmp_path)])
+    before, after = race, json.loads((tmp_path / "kernels.json").read_text())["races"]
+    assert [race["kind"] for race in after] == ["pntk", "full"]
+    assert after[1] == before
+    assert "--keep" in after[0]["command"]
+    assert "--rounds 1" in (tmp_path / "kernels.md").read_text()
+    assert "--rounds 2" in (tmp_path / "kernels.md").read_text()
+
 
 def test_the_page_marks_what_misses_a_goal():
     def cell(title, seconds, **more):
