@@ -54,24 +54,21 @@ class Problem:
         """The namespace of the inputs."""
         return array_api_compat.array_namespace(self.inputs)  # type: ignore[no-any-return]
 
-    def members(self, label: int) -> np.ndarray:
-        """Which examples are of a class."""
-        return np.flatnonzero(self.labels == label)
-
     def at(self, indices: np.ndarray) -> Array:
         """Some of the inputs."""
         return take_rows(self.xp, self.inputs, indices)
 
     def linearize(self, inputs: Array, **options: Any) -> Linearization:
         """The linearization on other inputs, whose examples run along the first axis."""
-        given = {"batch_axis": 0, **self.options, **options}
+        given = {**self.options, "batch_axis": 0, **options}
         return linearize(self.target, *self.before, inputs, **given)
 
-    def mean_kernel(self, indices: np.ndarray) -> np.ndarray:
-        """K̄ = mean_c K_c among some of the examples, on the host; from features, or exact for one Jacobian each."""
+    def mean_kernel(self, label: int) -> np.ndarray:
+        """K̄ = mean_c K_c among the examples of a class, on the host: from features, or exact for O gradients each."""
+        members = np.flatnonzero(self.labels == label)
         if self.features is None:
-            return host(ntk(self.linearize(self.at(indices)), outputs="trace")).astype(np.float64)
-        return mean_kernel_of(take_rows(self.xp, self.features, indices))
+            return host(ntk(self.linearize(self.at(members)), outputs="trace")).astype(np.float64)
+        return mean_kernel_of(take_rows(self.xp, self.features, members))
 
 
 @dataclass(frozen=True)
@@ -86,12 +83,12 @@ class Points:
     """(m,): which of the examples they are; None if they are new."""
     targets: Array | None = None
     """(m, O), where the stage learned what the model is to say there; else its own outputs are meant."""
-    jacobians: int = 0
-    """How often the Jacobian of one example (O gradients) was computed, features that were given not counted."""
+    gradients: int = 0
+    """How many ∇_θ f_c(x) of one output and one example were computed; those behind features that were given not."""
     passes: int = 0
-    """Forward and reverse passes of one example, all of them, those through Jacobians too."""
+    """Forward and reverse passes of one example in all. Differentiating through a pass counts as two."""
     history: tuple[float, ...] = ()
-    """The objective at the start and after each step at which it was looked at; empty where there is none."""
+    """The objective, at the start and each time that all of it was looked at; empty where there is none."""
     notes: tuple[str, ...] = ()
     """What was left out, and why."""
 

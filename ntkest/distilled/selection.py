@@ -65,16 +65,16 @@ def select(
     found = check_classes(known, count, classes)
     xp = array_api_compat.array_namespace(features)
 
-    def kernel(indices: np.ndarray) -> np.ndarray:
-        return mean_kernel_of(take_rows(xp, features, indices))
+    def kernel(label: int) -> np.ndarray:
+        return mean_kernel_of(take_rows(xp, features, np.flatnonzero(known == label)))
 
     return select_by(kernel, count, known, found, method, seed)
 
 
 def select_by(
-    kernel: Callable[[np.ndarray], np.ndarray], count: int, labels: np.ndarray, classes: int, method: str, seed: int
+    kernel: Callable[[int], np.ndarray], count: int, labels: np.ndarray, classes: int, method: str, seed: int
 ) -> np.ndarray:
-    """`select`, from a function that gives the kernel among the examples with some indices."""
+    """`select`, from a function that gives the kernel among the examples of a class."""
     choose = checked(method)
     chosen = []
     for label in range(classes):
@@ -82,7 +82,7 @@ def select_by(
         if choose is None:
             chosen.append(draw.choice(members, count, replace=False))
         else:
-            chosen.append(members[choose(kernel(members), count, draw)])
+            chosen.append(members[choose(kernel(label), count, draw)])
     return np.concatenate(chosen)
 
 

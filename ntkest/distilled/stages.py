@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..kernels.images import outputs_each
 from ..linearization import InvalidTypeError, InvalidValueError
 from .problem import Points, Problem
 from .selection import CHOICES, checked, select_by
+from .tuning import Tuned
 
 
 class Stage(Protocol):
@@ -39,17 +42,21 @@ class Selection:
 
     def __call__(self, problem: Problem) -> Points:
         """`problem.count` of each class."""
-        looks = checked(self.method) is not None
         chosen = select_by(
             problem.mean_kernel, problem.count, problem.labels, problem.classes, self.method, problem.seed
         )
-        jacobians = len(problem.labels) if looks and problem.features is None else 0
-        return Points(problem.at(chosen), problem.labels[chosen], chosen, jacobians=jacobians)
+        points = Points(problem.at(chosen), problem.labels[chosen], chosen)
+        if checked(self.method) is None or problem.features is not None:
+            return points
+        each, count = outputs_each(problem.linearize(points.inputs[:1, ...], check=False)), len(problem.labels)
+        return replace(points, gradients=each * count, passes=(each + 1) * count)
 
 
 STAGES: dict[str, Callable[[], Stage]] = {
     "identity": Identity,
-    **{method: (lambda method=method: Selection(method)) for method in ("uniform", *CHOICES)},
+    **{method: partial(Selection, method) for method in ("uniform", *CHOICES)},
+    "tangent": Tuned,
+    "inducing": partial(Tuned, "inducing"),
 }
 """By name, with default settings."""
 

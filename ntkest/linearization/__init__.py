@@ -15,7 +15,7 @@ from .chunks import (
     tree_map,
     unfactored,
 )
-from .discovery import GROUP, find_backend, linearize
+from .discovery import GROUP, find_backend, linearize, value_and_gradient
 from .errors import (
     DeviceMismatchError,
     InconsistentDerivativesError,
@@ -57,12 +57,14 @@ from .protocol import (
     Array,
     Backend,
     Blocks,
+    Differentiator,
     ExampleGradients,
     Expand,
     Linearization,
     Options,
     Reduce,
     Tree,
+    Watcher,
     is_linearization,
 )
 from .selection import select
@@ -75,6 +77,7 @@ __all__ = [
     "Blocks",
     "ChunkLoop",
     "DeviceMismatchError",
+    "Differentiator",
     "ExampleGradients",
     "Expand",
     "InconsistentDerivativesError",
@@ -96,6 +99,7 @@ __all__ = [
     "TracedValueError",
     "Tree",
     "UnsupportedModeError",
+    "Watcher",
     "WorkerError",
     "ZeroKernelError",
     "accumulator",
@@ -134,4 +138,5 @@ __all__ = [
     "tolerance",
     "tree_map",
     "unfactored",
+    "value_and_gradient",
 ]
