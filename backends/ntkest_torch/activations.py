@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .flags import one_thread
+from .flags import grad_mode, one_thread
 
 Activations = Callable[[torch.Tensor], tuple[torch.Tensor | None, tuple[torch.Tensor, ...]]]
 
@@ -32,7 +32,7 @@ def activations(module: nn.Module) -> Activations:
             return lambda part, args: found.append(args[0])
 
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        with one_thread, ExitStack() as hooks:
+        with one_thread, grad_mode(inputs.requires_grad), ExitStack() as hooks:
             for parts, found in ((layers, hidden), (norms, normalised)):
                 for part in parts:
                     hooks.callback(part.register_forward_pre_hook(seen(found)).remove)

@@ -11,6 +11,8 @@ import array_api_compat
 from ..linearization import NonFiniteError
 from .adam import Adam, Arrays
 
+PATIENCE = 3
+
 Gradient = Callable[[Arrays, int], Arrays]
 """From arrays and the number of a step, from 0 on, to the gradients."""
 
@@ -50,6 +52,7 @@ def descend(
     NonFiniteError
         The objective at the start is NaN or infinite.
     """
+    waited = 0
     best, state = arrays, adam.start(arrays)
     history = [objective(arrays)]
     lowest = history[0]
@@ -65,8 +68,9 @@ def descend(
             continue
         history.append(objective(arrays))
         if history[-1] < lowest:  # never for NaN
-            best, lowest = arrays, history[-1]
-        else:
+            best, lowest, waited = arrays, history[-1], 0
+        elif (waited := waited + 1) == PATIENCE:
+            waited = 0
             arrays, adam = best, replace(adam, rate=adam.rate / 2)
             state = adam.start(arrays)
     return best, tuple(history)

@@ -16,6 +16,7 @@ from ..linearization import (
     InvalidTypeError,
     InvalidValueError,
     Linearization,
+    NonDifferentiableError,
     NonFiniteError,
     ShapeError,
     host,
@@ -83,6 +84,8 @@ class Points:
     """(m,): which of the examples they are; None if they are new."""
     targets: Array | None = None
     """(m, O), where the stage learned what the model is to say there; else its own outputs are meant."""
+    weights: np.ndarray | None = None
+    """(m,): the share of its class that each point stands for, where the stage knows."""
     gradients: int = 0
     """How many ∇_θ f_c(x) of one output and one example were computed; those behind features that were given not."""
     passes: int = 0
@@ -139,6 +142,14 @@ def posed(
             raise ShapeError(f"there are {inputs.shape[0]} inputs, but features of {features.shape[0]}")
     found = check_classes(known, count, classes)
     return Problem(target, tuple(before), inputs, known, found, count, features, seed, progress, options)
+
+
+def check_movable(problem: Problem) -> None:
+    """Refuse inputs that no gradient moves."""
+    if not problem.xp.isdtype(problem.inputs.dtype, "real floating"):
+        raise NonDifferentiableError(
+            f"inputs are {problem.inputs.dtype}, and no gradient moves them; select some instead of making new ones"
+        )
 
 
 def as_labels(labels: Any, size: int) -> np.ndarray:

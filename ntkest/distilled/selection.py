@@ -15,7 +15,6 @@ All methods but "uniform" look at one kernel a class, that of its examples with 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 from ..linearization import InvalidValueError
 from ..predict import pivoted_cholesky
 from ..predict.pivoted import take_rows
+from .centres import clusters, nearest_members
 from .problem import as_features, as_labels, check_classes, mean_kernel_of
 
 
@@ -96,25 +96,8 @@ def checked(method: str) -> Callable[[np.ndarray, int, np.random.Generator], np.
 
 
 def nearest_to_centres(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
-    """The example nearest to each centre of k-means, each example once."""
-    from scipy.cluster.vq import kmeans2
-
-    points = embedded(K)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a cluster that lost all its points: its centre stays where it was
-        centres, _ = kmeans2(points, count, iter=50, minit="++", seed=draw)
-    distances = ((points[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2)
-    chosen: list[int] = []
-    for centre in range(count):
-        distances[chosen, centre] = np.inf
-        chosen.append(int(distances[:, centre].argmin()))
-    return np.array(chosen)
-
-
-def embedded(K: np.ndarray) -> np.ndarray:
-    """Points (n, n) whose inner products are K."""
-    values, vectors = np.linalg.eigh(K)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
+    """The example nearest to each centre of k-means."""
+    return nearest_members(K, clusters(K, count, draw))
 
 
 def farthest(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
@@ -153,6 +136,13 @@ def pivots(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
     found = pivoted_cholesky(K, count, block=1, seed=int(draw.integers(2**31))).pivots
     others = draw.permutation(np.setdiff1d(np.arange(len(K)), found))
     return np.concatenate([found, others[: count - len(found)]])
+
+
+def left_by(K: np.ndarray, chosen: np.ndarray) -> float:
+    """tr(K - K_·s K_ss⁺ K_s·): how much of K the columns of some examples leave, to rounding."""
+    columns = K[:, chosen]
+    caught = np.linalg.lstsq(K[np.ix_(chosen, chosen)], columns.T, rcond=1e-10)[0]
+    return float(np.trace(K) - np.sum(columns.T * caught))
 
 
 CHOICES: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {

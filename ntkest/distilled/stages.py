@@ -14,6 +14,7 @@ from ..linearization import InvalidTypeError, InvalidValueError
 from .problem import Points, Problem
 from .selection import CHOICES, checked, select_by
 from .tuning import Tuned
+from .wasserstein import Wasserstein
 
 
 class Stage(Protocol):
@@ -55,6 +56,7 @@ class Selection:
 STAGES: dict[str, Callable[[], Stage]] = {
     "identity": Identity,
     **{method: partial(Selection, method) for method in ("uniform", *CHOICES)},
+    "wasserstein": Wasserstein,
     "tangent": Tuned,
     "inducing": partial(Tuned, "inducing"),
 }

@@ -15,22 +15,23 @@ from .problem import Problem
 
 
 class Targets:
-    """Batches of equal size of a problem's examples, in an order that is drawn once.
+    """Batches of equal size of some of a problem's examples, in an order that is drawn once.
 
     Parameters
     ----------
     problem : Problem
+    examples : array (n,)
+        Which of its examples.
     batch : int
         Examples in a batch; those that are left over when the last one is full are left out.
     memory : int
         Bytes for gradients. Where all of them fit they are kept, else they are computed each time.
     """
 
-    def __init__(self, problem: Problem, batch: int, memory: int) -> None:
+    def __init__(self, problem: Problem, examples: np.ndarray, batch: int, memory: int) -> None:
         self._problem = problem
-        count = len(problem.labels)
-        batch = min(batch, count)
-        order = np.random.default_rng([problem.seed, 1]).permutation(count)[: count // batch * batch]
+        batch = min(batch, len(examples))
+        order = np.random.default_rng([problem.seed, 1]).permutation(examples)[: len(examples) // batch * batch]
         self.batches: list[np.ndarray] = list(np.sort(np.reshape(order, (-1, batch)), axis=1))
         self.gradients = self.passes = 0
         """What was computed so far; see `Points`."""

@@ -13,7 +13,6 @@ from ..linearization import (
     InvalidTypeError,
     InvalidValueError,
     Linearization,
-    NonDifferentiableError,
     number,
     value_and_gradient,
 )
@@ -23,8 +22,8 @@ from .adam import Adam, Arrays
 from .descent import descend
 from .exact import gradients
 from .objectives import Induced, Objective, Residual, Seen
-from .problem import Points, Problem
-from .selection import CHOICES, checked, select_by
+from .problem import Points, Problem, check_movable
+from .selection import CHOICES, checked, left_by, select_by
 from .targets import Targets
 
 LOOK = 10
@@ -62,7 +61,7 @@ class Tuned:
 
     loss: str = "residual"
     steps: int = 150
-    rate: float = 0.01
+    rate: float = 0.02
     ridge: float = 1e-4
     batch: int = 256
     start: str = "best"
@@ -101,10 +100,9 @@ class Tuned:
             Inputs are integers.
         """
         xp = problem.xp
-        if not xp.isdtype(problem.inputs.dtype, "real floating"):
-            raise NonDifferentiableError(f"inputs are {problem.inputs.dtype}, and no gradient moves them; select some")
-        run = Run(problem, self)
-        chosen = run.started()
+        check_movable(problem)
+        chosen = started(problem, self.start)
+        run = Run(problem, self, chosen)
         arrays: Arrays = (problem.at(chosen),)
         if self.learned:
             J = problem.linearize(arrays[0], check=False)
@@ -121,12 +119,13 @@ class Tuned:
             bounds=self.bounds,
             report=progress_of(problem.progress, "steps"),
         )
+        looked = 0 if problem.features is not None or self.start == "uniform" else len(problem.labels)
         return Points(
             inputs=best[0],
             labels=problem.labels[chosen],
             targets=best[1] if self.learned else None,
-            gradients=run.gradients + run.targets.gradients,
-            passes=run.passes + run.targets.passes,
+            gradients=run.gradients + run.targets.gradients + looked * run.targets.each,
+            passes=run.passes + run.targets.passes + looked * (run.targets.each + 1),
             history=history,
         )
 
@@ -138,12 +137,14 @@ OBJECTIVES: dict[str, Callable[[float], Objective]] = {"residual": Residual, "in
 class Run:
     """One run of a stage: the objective and its gradient, and what they have cost."""
 
-    def __init__(self, problem: Problem, stage: Tuned) -> None:
-        self.problem, self.stage = problem, stage
+    def __init__(self, problem: Problem, stage: Tuned, chosen: np.ndarray) -> None:
+        self.problem = problem
         self._of = OBJECTIVES[stage.loss](stage.ridge)
         given = (problem.target, problem.before, problem.options.get("backend"))
         self._differentiated = value_and_gradient(self._value, *given)
-        self.targets = Targets(problem, stage.batch, byte_count(stage.memory))
+        every = np.arange(len(problem.labels))
+        others = np.setdiff1d(every, chosen)  # the start is perfect on its own points, which it would cling to
+        self.targets = Targets(problem, others if len(others) else every, stage.batch, byte_count(stage.memory))
         self.gradients = self.passes = 0
 
     def gradient(self, arrays: Arrays, seen: Seen) -> Arrays:
@@ -163,25 +164,29 @@ class Run:
         own, values = gradients(J), _values(J, arrays)
         return float(np.mean([number(self._of(J, own, values, seen)) for seen in self.targets.all()]))
 
-    def started(self) -> np.ndarray:
-        """Which examples to start from."""
-        problem = self.problem
-        kernel = cache(problem.mean_kernel)
-        if problem.features is None:
-            self.gradients += self.targets.each * len(problem.labels)
-            self.passes += (self.targets.each + 1) * len(problem.labels)
-
-        def chosen(method: str) -> np.ndarray:
-            return select_by(kernel, problem.count, problem.labels, problem.classes, method, problem.seed)
-
-        if self.stage.start != "best":
-            return chosen(self.stage.start)
-        return min(map(chosen, CHOICES), key=lambda indices: self.objective((problem.at(indices),)))
-
     def _count(self, arrays: Arrays, times: int) -> None:
         points = int(arrays[0].shape[0])
         self.gradients += self.targets.each * points
         self.passes += times * (self.targets.each + 1) * points
+
+
+def started(problem: Problem, method: str) -> np.ndarray:
+    """Which examples to start from: by a method, or "best" by the one that leaves least of the kernels of classes."""
+    kernel = cache(problem.mean_kernel)
+
+    def chosen(method: str) -> np.ndarray:
+        return select_by(kernel, problem.count, problem.labels, problem.classes, method, problem.seed)
+
+    if method != "best":
+        return chosen(method)
+    kernels = [kernel(label) for label in range(problem.classes)]
+    members = [np.flatnonzero(problem.labels == label) for label in range(problem.classes)]
+
+    def left(indices: np.ndarray) -> float:
+        parts = np.split(indices, problem.classes)
+        return sum(left_by(K, np.searchsorted(own, part)) for K, own, part in zip(kernels, members, parts, strict=True))
+
+    return min(map(chosen, CHOICES), key=left)
 
 
 def _values(J: Linearization, arrays: Arrays) -> Array:

@@ -43,6 +43,7 @@ from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
     beside,
+    detached,
     device,
     eps,
     host,
@@ -113,6 +114,7 @@ __all__ = [
     "check_repeatable",
     "checked_chunk",
     "checked_examples",
+    "detached",
     "device",
     "eps",
     "example_sizes",
