@@ -19,6 +19,10 @@ ROUNDS = 50
 """Of Lloyd's iteration."""
 
 
+TIE = 1e-5
+"""Relative difference of squared distances that counts as none: both members of a pair are as near to its centre."""
+
+
 def clusters(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
     """For each of n examples with kernel K (n, n) the number of its cluster by k-means; none of them is empty."""
     from scipy.cluster.vq import kmeans2, vq
@@ -37,12 +41,14 @@ def clusters(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray
 
 
 def nearest_members(K: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """The member of each cluster that is nearest to its centre."""
+    """The member of each cluster that is nearest to its centre, the first of them if there are several."""
     found = []
     for cluster in range(owner.max() + 1):
         members = np.flatnonzero(owner == cluster)
         inside = K[np.ix_(members, members)]
-        found.append(members[(np.diagonal(inside) - 2 * inside.mean(axis=1)).argmin()])
+        gaps = np.diagonal(inside) - 2 * inside.mean(axis=1)
+        tied = gaps <= gaps.min() + TIE * np.abs(inside).max()
+        found.append(members[tied.argmax()])
     return np.array(found)
 
 

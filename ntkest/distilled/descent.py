@@ -12,6 +12,7 @@ from ..linearization import NonFiniteError
 from .adam import Adam, Arrays
 
 PATIENCE = 3
+"""Looks in a row without a better one after which the best is gone back to."""
 
 Gradient = Callable[[Arrays, int], Arrays]
 """From arrays and the number of a step, from 0 on, to the gradients."""
@@ -30,9 +31,9 @@ def descend(
 ) -> tuple[Arrays, tuple[float, ...]]:
     """The best arrays that were looked at, and the objective each time.
 
-    All of the objective is looked at before the first step, after every `look` steps and after the last. If it has not
-    become better, the best arrays are gone back to, and the rate is halved. So the result is never worse than the
-    start, also where gradients say little, as those of the jumping derivatives of a ReLU network do.
+    All of the objective is looked at before the first step, after every `look` steps and after the last. If `PATIENCE`
+    looks in a row show no better one, the best arrays are gone back to, and the rate is halved. So the result is never
+    worse than the start, also where gradients say little, as those of the jumping derivatives of a ReLU network do.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def descend(
         What steps are multiplied by, for each array.
     look : int
     bounds : (float, float), optional
-        The first array is kept between them.
+        The first array is kept between them, at the start too.
     report : callable
         Is told of steps done and steps in all.
 
@@ -53,6 +54,7 @@ def descend(
         The objective at the start is NaN or infinite.
     """
     waited = 0
+    arrays = _bounded(arrays, bounds)
     best, state = arrays, adam.start(arrays)
     history = [objective(arrays)]
     lowest = history[0]
@@ -60,9 +62,7 @@ def descend(
         raise NonFiniteError(f"the objective is {lowest} at the start; raise the ridge, or compute in float64")
     for i in range(adam.steps):
         arrays, state = adam.step(arrays, gradient(arrays, i), state, scales, i)
-        if bounds is not None:
-            xp = array_api_compat.array_namespace(arrays[0])
-            arrays = (xp.clip(arrays[0], *bounds), *arrays[1:])
+        arrays = _bounded(arrays, bounds)
         report(i + 1, adam.steps)
         if (i + 1) % look and i + 1 < adam.steps:
             continue
@@ -74,3 +74,9 @@ def descend(
             arrays, adam = best, replace(adam, rate=adam.rate / 2)
             state = adam.start(arrays)
     return best, tuple(history)
+
+
+def _bounded(arrays: Arrays, bounds: tuple[float, float] | None) -> Arrays:
+    if bounds is None:
+        return arrays
+    return (array_api_compat.array_namespace(arrays[0]).clip(arrays[0], *bounds), *arrays[1:])

@@ -24,7 +24,7 @@ def gradients(J: Linearization) -> Gradients:
 
 
 def class_kernels(J: Linearization, left: Gradients, right: Gradients | None = None) -> Array:
-    """K_c (O, n, n') between two sets of examples, or one and itself; J is of the one or the other."""
+    """K_c (O, n, n') between two sets of examples, or one and itself, of the function of J."""
     whole, kernels = Groups((), (0,) * len(left)), []
     for c in range(outputs_each(J)):
         own = of_output(left, c)

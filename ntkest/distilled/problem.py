@@ -68,8 +68,8 @@ class Problem:
         """K̄ = mean_c K_c among the examples of a class, on the host: from features, or exact for O gradients each."""
         members = np.flatnonzero(self.labels == label)
         if self.features is None:
-            return host(ntk(self.linearize(self.at(members)), outputs="trace")).astype(np.float64)
-        return mean_kernel_of(take_rows(self.xp, self.features, members))
+            return np.asarray(host(ntk(self.linearize(self.at(members)), outputs="trace")), dtype=np.float64)
+        return mean_kernel_of(take_rows(array_api_compat.array_namespace(self.features), self.features, members))
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,6 @@ def check_classes(labels: np.ndarray, count: Any, classes: int | None) -> int:
 
 def mean_kernel_of(features: Array) -> np.ndarray:
     """K̄ (m, m) of features (m, O, k), on the host."""
-    xp = array_api_compat.array_namespace(features)
+    xp: ModuleType = array_api_compat.array_namespace(features)
     flat = xp.reshape(features, (features.shape[0], -1))
-    return host(flat @ flat.T).astype(np.float64) / features.shape[1]
+    return np.asarray(host(flat @ flat.T), dtype=np.float64) / features.shape[1]

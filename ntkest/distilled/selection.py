@@ -133,7 +133,9 @@ def leverage_scores(K: np.ndarray, count: int) -> np.ndarray:
 
 def pivots(K: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
     """The pivots of randomly pivoted Cholesky, and others at random where the rank of K is less."""
-    found = pivoted_cholesky(K, count, block=1, seed=int(draw.integers(2**31))).pivots
+    found = np.zeros(0, dtype=int)
+    if K.any():
+        found = pivoted_cholesky(K, count, block=1, seed=int(draw.integers(2**31))).pivots
     others = draw.permutation(np.setdiff1d(np.arange(len(K)), found))
     return np.concatenate([found, others[: count - len(found)]])
 

@@ -40,7 +40,7 @@ class Targets:
         self._squares: list[Array] = []
         xp = problem.xp
         for indices in self.batches:
-            J = problem.linearize(problem.at(indices), check=not self._outputs)
+            self.J = J = problem.linearize(problem.at(indices), check=not self._outputs)
             self._outputs.append(xp.reshape(J.outputs, (batch, -1)))
             self._squares.append(square_norms(J))
             self.each = outputs_each(J)

@@ -20,7 +20,7 @@ from ..memory import byte_count
 from ..progress import progress_of
 from .adam import Adam, Arrays
 from .descent import descend
-from .exact import gradients
+from .exact import Gradients, gradients
 from .objectives import Induced, Objective, Residual, Seen
 from .problem import Points, Problem, check_movable
 from .selection import CHOICES, checked, left_by, select_by
@@ -145,6 +145,7 @@ class Run:
         every = np.arange(len(problem.labels))
         others = np.setdiff1d(every, chosen)  # the start is perfect on its own points, which it would cling to
         self.targets = Targets(problem, others if len(others) else every, stage.batch, byte_count(stage.memory))
+        self._compiled = getattr(self.targets.J, "compile", lambda function: function)
         self.gradients = self.passes = 0
 
     def gradient(self, arrays: Arrays, seen: Seen) -> Arrays:
@@ -153,16 +154,23 @@ class Run:
         found: Arrays = self._differentiated(arrays, seen)[1]
         return found
 
-    def _value(self, arrays: Arrays, seen: Seen) -> Array:
-        J = self.problem.linearize(arrays[0], check=False, differentiable=True)
-        return self._of(J, gradients(J), _values(J, arrays), seen)
-
     def objective(self, arrays: Arrays) -> float:
         """On all batches."""
         self._count(arrays, 1)
-        J = self.problem.linearize(arrays[0], check=False)
-        own, values = gradients(J), _values(J, arrays)
-        return float(np.mean([number(self._of(J, own, values, seen)) for seen in self.targets.all()]))
+        own = self._compiled(self._own)(arrays)
+        score = self._compiled(self._score)
+        return float(np.mean([number(score(own, seen)) for seen in self.targets.all()]))
+
+    def _value(self, arrays: Arrays, seen: Seen) -> Array:
+        return self._score(self._own(arrays, differentiable=True), seen)
+
+    def _own(self, arrays: Arrays, differentiable: bool = False) -> tuple[Gradients, Array]:
+        """The gradients of points, and what the points are said to have as outputs."""
+        J = self.problem.linearize(arrays[0], check=False, differentiable=differentiable)
+        return gradients(J), _values(J, arrays)
+
+    def _score(self, own: tuple[Gradients, Array], seen: Seen) -> Array:
+        return self._of(self.targets.J, *own, seen)
 
     def _count(self, arrays: Arrays, times: int) -> None:
         points = int(arrays[0].shape[0])

@@ -75,11 +75,10 @@ class Wasserstein:
         check_movable(problem)
         xp = problem.xp
         view, notes = view_of(problem, self.features, self.norms > 0)
+        matching = Matching(view, self.norms, self.variation, image_axes(tuple(problem.inputs.shape)))
+        evaluated = value_and_gradient(matching, problem.target, problem.before, problem.options.get("backend"))
         seen = looked(problem, view)
         found = barycentres(problem, seen.features)
-        matching = Matching(view, self.norms, self.variation, image_axes(tuple(problem.inputs.shape)))
-        given = (problem.target, problem.before, problem.options.get("backend"))
-        evaluated = value_and_gradient(matching, *given)
         wanted = Wanted(found.atoms, beside(xp, found.spread, found.atoms), seen.moments)
         best, history = descend(
             (problem.at(found.nearest),),
