@@ -205,4 +205,4 @@ def mean_kernel_of(features: Array) -> np.ndarray:
     """K̄ (m, m) of features (m, O, k), on the host."""
     xp: ModuleType = array_api_compat.array_namespace(features)
     flat = xp.reshape(features, (features.shape[0], -1))
-    return np.asarray(host(flat @ flat.T), dtype=np.float64) / features.shape[1]
+    return np.asarray(host(flat @ flat.T) / features.shape[1], dtype=np.float64)
