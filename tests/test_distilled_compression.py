@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 import ntkest
+from ntkest.distilled.analysis import containment
 from ntkest.distilled.compression import chosen
 from ntkest.distilled.decomposition import decompose
+from ntkest.distilled.dimensions import parameter_redundancy
 from ntkest.distilled.kernels import class_kernels, mean_kernel
 from ntkest.distilled.local_global import compress, global_eigenvectors, local_global
+from ntkest.distilled.metrics import conditioning
+from ntkest.distilled.prediction import class_ridge, rank_curve
+from ntkest.distilled.truncation import data_redundancy
 from tests.arrays import NAMESPACES, accuracy, asarray
 
 M, O, K = 24, 3, 40  # noqa: E741 - the number of outputs of an example
@@ -176,6 +181,22 @@ def test_chosen_examples_stay_as_they_are():
 def test_a_compression_of_one_namespace_is_not_applied_in_another():
     with pytest.raises(ntkest.NTKError, match="convert one of them"):
         local_global(asarray("array_api_strict", FEATURES), 3, clusters=2).apply(FEATURES, TARGETS)
+
+
+def test_everything_stays_on_the_device_of_the_features():
+    strict = pytest.importorskip("array_api_strict")
+    other = strict.Device("device1")
+    features, targets = (strict.asarray(a, device=other) for a in (FEATURES, TARGETS))
+    for size in (None, 6):
+        found = local_global(features, size, clusters=3)
+        made, aims = found.apply(features, targets)
+        ranked = rank_curve(made, aims, [2])[0]
+        for array in (found.vectors, made, aims, class_ridge(made, aims).predict(features), ranked.predict(features)):
+            assert array.device == other
+    assert chosen(M, [1, 2]).apply(features, targets)[0].device == other
+    assert containment(decompose(features, 3), 4).heat.shape == (3, 4)
+    assert len(data_redundancy(features).ranks) == len(conditioning(features).smallest) == O
+    assert parameter_redundancy(features, [5], class_kernels(features)).ranks.shape == (1, O)
 
 
 @pytest.mark.parametrize("scale", [1e-10, 1e10, 1e-18, 1e18])
