@@ -133,6 +133,15 @@ def test_containment_is_the_weighted_share_of_local_eigenvectors_in_global_ones(
     assert containment(parts, variance=0.8).heat.shape[1] == truncation_rank(spectrum(MEAN), 0.2)
 
 
+def test_a_cluster_without_gradients_contains_nothing():
+    features = FEATURES.copy()
+    features[3:6] = 0
+    found = containment(decompose(features, np.where((np.arange(M) >= 3) & (np.arange(M) < 6), 1, 0)), 5)
+    np.testing.assert_array_equal(found.heat[1], 0)
+    np.testing.assert_allclose(found.weights, [1, 0])
+    assert 0 <= found.gap < 1
+
+
 def test_kept_variance_is_the_trace_in_the_span(namespace):
     parts = decompose(asarray(namespace, FEATURES), 2)
     keep = [2, 5, 7]

@@ -213,6 +213,8 @@ def test_a_low_rank_gives_fewer_columns(namespace):
     assert global_eigenvectors(features, 10).size == 4
     assert local_global(features, 10, clusters=2).size == 4
     assert decompose(features, 2).rank == 4
+    everything = local_global(features, variance=1.0, clusters=np.arange(M) % 2)
+    assert everything.kinds.count("local") == 2 * 4
 
 
 def test_duplicates_and_classes_without_gradients_do_no_harm():

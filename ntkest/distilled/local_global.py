@@ -221,11 +221,10 @@ def _eliminate(
         column = left[:, j]
         basis.append(column / xp.sum(column * column) ** 0.5)
         picked.append(j)
-        for _ in range(2):  # twice is enough
-            left = left - basis[-1][:, None] * (basis[-1] @ left)
+        left = left - basis[-1][:, None] * (basis[-1] @ left)
     if not basis:
         return columns[:, :0], np.zeros(0, dtype=int)
-    return xp.linalg.qr(xp.stack(basis, axis=1))[0], np.asarray(picked)
+    return xp.linalg.qr(xp.stack(basis, axis=1))[0], np.asarray(picked)  # orthonormal again to rounding
 
 
 def _dependent(xp: ModuleType, array: Array) -> float:
