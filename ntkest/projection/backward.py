@@ -55,12 +55,13 @@ class InRanges:
         """See `Backward.bytes_each`."""
         sides = [side for block in self.sample for side in (block if isinstance(block, tuple) else (block,))]
         gradients = sum(math.prod(side.shape) * item_bytes(self.J.xp, side) for side in sides)
-        return gradients + int(self.passes) * project.held(self.sample) * _item(project)
+        return int(gradients) + int(self.passes) * project.held(self.sample) * _item(project)
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """See `Backward.features`."""
-        for blocks in self._images.sweep(ranges):
-            yield project.xp.permute_dims(project.features(blocks), (1, 0, 2))
+        sweep = self._images.sweep(ranges)
+        for _ in ranges:
+            yield project.xp.permute_dims(project.features(next(sweep)), (1, 0, 2))  # and no gradients are kept
 
 
 class Within:

@@ -27,7 +27,7 @@ class Forward:
 
     def numbers_each(self, project: Projection) -> int:
         """How many are held for one column: the tangent on the host and beside J, and images of it."""
-        return 2 * sum(project.sizes) + 2 * math.prod(self.J.outputs.shape)
+        return 2 * sum(project.sizes) + 2 * int(math.prod(self.J.outputs.shape))
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """(N, O, c) of ranges of columns."""

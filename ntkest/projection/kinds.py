@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..probes import check_seed
 from .matrices import Matrix, Normals, Signs
 from .sparse import Sparse
 
-KINDS = {"rademacher": Signs, "gaussian": Normals, "sjlt": Sparse}
+KINDS: dict[str, Callable[[int, int], Matrix]] = {"rademacher": Signs, "gaussian": Normals, "sjlt": Sparse}
 
 
 def random_matrix(dim: Any, kind: Any, seed: Any, size: int) -> Matrix:
@@ -31,5 +32,4 @@ def random_matrix(dim: Any, kind: Any, seed: Any, size: int) -> Matrix:
         )
     if not isinstance(kind, str) or kind not in KINDS:
         raise InvalidValueError(f"kind= takes {', '.join(map(repr, KINDS))}, not {kind!r}")
-    made: Matrix = KINDS[kind](check_seed(seed), int(dim))
-    return made
+    return KINDS[kind](check_seed(seed), int(dim))

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from .streams import NORMALS, SIGNS, Range, Stream
+from .threads import shared
 
 GROUP = 64
 """Columns that are drawn together: the signs of a row in a word."""
@@ -68,8 +69,7 @@ class Signs:
 
     def tile(self, block: int, rows: Range, columns: Range) -> np.ndarray:
         """See `Matrix.tile`."""
-        words = _words(Stream(self.seed, SIGNS), block, rows, columns, 1)
-        return _looked_up(_signs_of_bytes(), words.view(np.uint8), columns)
+        return _made(self.seed, SIGNS, 1, _signs_of_bytes(), "u1", block, rows, columns)
 
 
 @dataclass(frozen=True)
@@ -94,30 +94,33 @@ class Normals:
 
     def tile(self, block: int, rows: Range, columns: Range) -> np.ndarray:
         """See `Matrix.tile`."""
-        words = _words(Stream(self.seed, NORMALS), block, rows, columns, GROUP // 4)
-        return _looked_up(_quantiles(), words.view("<u2"), columns)
+        return _made(self.seed, NORMALS, GROUP // 4, _quantiles(), "<u2", block, rows, columns)
 
 
-def _words(stream: Stream, block: int, rows: Range, columns: Range, each: int) -> np.ndarray:
-    """The words (R, G·each) of some rows, for all groups that have some of the columns."""
+def _made(
+    seed: int, kind: int, each: int, table: np.ndarray, codes: str, block: int, rows: Range, columns: Range
+) -> np.ndarray:
+    """A tile: what `codes` in words stand for in a table, with `each` words for a row of a group."""
     groups = range(columns[0] // GROUP, -(-columns[1] // GROUP))
-    found = np.empty((rows[1] - rows[0], len(groups), each), "<u8")
-    span = rows[0] * each, rows[1] * each
-    for place, group in enumerate(groups):
-        found[:, place, :] = stream.words((group, block, 0), span).reshape(-1, each)
-    return found.reshape(len(found), -1)
+    wide = len(groups) * GROUP
+    numbers = np.empty((rows[1] - rows[0], wide), np.float32)
 
+    def make(span: Range) -> None:
+        stream = Stream(seed, kind)
+        words = np.empty((span[1] - span[0], len(groups), each), "<u8")
+        for place, group in enumerate(groups):
+            drawn = stream.words((group, block, 0), (span[0] * each, span[1] * each))
+            words[:, place, :] = drawn.reshape(-1, each)
+        found = numbers[span[0] - rows[0] : span[1] - rows[0]]
+        step = max(1, SLAB // wide)
+        for start in range(0, len(words), step):
+            indices = words[start : start + step].view(codes).astype(np.intp).ravel()
+            slab = found[start : start + step].reshape(len(indices), *table.shape[1:])
+            np.take(table, indices, axis=0, out=slab, mode="clip")  # quickest so
 
-def _looked_up(table: np.ndarray, codes: np.ndarray, columns: Range) -> np.ndarray:
-    """What the codes (R, c) of whole groups stand for, in the columns that are wanted."""
-    rows, wide = codes.shape
-    numbers = np.empty((rows, wide, *table.shape[1:]), np.float32)
-    step = max(1, SLAB // numbers[:1].size) if rows else 1
-    for start in range(0, rows, step):
-        slab = slice(start, start + step)
-        np.take(table, codes[slab].astype(np.intp), axis=0, out=numbers[slab], mode="clip")  # quickest so
+    shared(make, rows, wide)
     first = columns[0] % GROUP
-    return numbers.reshape(rows, -1)[:, first : first + columns[1] - columns[0]]
+    return numbers[:, first : first + columns[1] - columns[0]]
 
 
 @cache
@@ -130,5 +133,5 @@ def _signs_of_bytes() -> np.ndarray:
 @cache
 def _quantiles() -> np.ndarray:
     """Of the standard normal law, at the middles of equal probabilities, scaled to variance 1."""
-    values = ndtri((np.arange(LEVELS) + 0.5) / LEVELS)
-    return (values / np.sqrt(np.mean(values**2))).astype(np.float32)
+    values: np.ndarray = ndtri((np.arange(LEVELS) + 0.5) / LEVELS)
+    return np.asarray(values / np.sqrt(np.mean(values**2)), dtype=np.float32)

@@ -29,9 +29,8 @@ def rows_of(block: Block) -> int:
 def pieces(xp: Any, block: Block, size: int, width: int) -> Iterator[tuple[Array, int]]:
     """Rows (k·n, r) of r ≤ `width` of the block's `size` numbers, and where these start. Zeros may be left out."""
     if not isinstance(block, tuple):
-        flat = xp.reshape(block, (rows_of(block), size))
         for start in range(0, size, width):
-            yield flat[:, start : min(start + width, size)], start
+            yield xp.reshape(block[..., start : min(start + width, size)], (rows_of(block), -1)), start
         return
     q = int(block[1].shape[3])
     for a in spans(block, size // q, max(1, width // q)):

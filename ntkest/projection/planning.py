@@ -86,13 +86,13 @@ def _source(J: Any, project: Projection) -> Backward | Forward:
 
 def forward_multiplications(J: Any, project: Projection, reverse: Backward) -> float:
     """Of a pass for each column."""
-    return J.passes_per_jvp * project.matrix.dim * _pass(J, project, reverse)
+    return float(J.passes_per_jvp) * project.matrix.dim * _pass(J, project, reverse)
 
 
 def backward_multiplications(J: Any, project: Projection, reverse: Backward) -> float:
     """Of reverse passes, and of what is done to the gradients that they give."""
     if isinstance(reverse, InRanges):
-        products = J.examples[1] * project.multiplications(reverse.sample)
+        products = float(J.examples[1]) * project.multiplications(reverse.sample)
     else:
         products = project.multiplications_of_rows(math.prod(J.outputs.shape))
     return products + reverse.passes * _pass(J, project, reverse)
@@ -101,6 +101,6 @@ def backward_multiplications(J: Any, project: Projection, reverse: Backward) -> 
 def _pass(J: Any, project: Projection, reverse: Backward) -> float:
     """Of a JVP or VJP of the batch: two products for each use of a parameter."""
     if not isinstance(reverse, InRanges):
-        return 2.0 * J.examples[1] * REUSED * sum(project.sizes)
+        return float(2 * J.examples[1] * REUSED * sum(project.sizes))
     uses = (block[1].shape[2] if isinstance(block, tuple) else REUSED for block in reverse.sample)
-    return 2.0 * J.examples[1] * sum(count * size for count, size in zip(uses, project.sizes, strict=True))
+    return float(2 * J.examples[1] * sum(count * size for count, size in zip(uses, project.sizes, strict=True)))
