@@ -55,7 +55,7 @@ class InRanges:
         """See `Backward.bytes_each`."""
         sides = [side for block in self.sample for side in (block if isinstance(block, tuple) else (block,))]
         gradients = sum(math.prod(side.shape) * item_bytes(self.J.xp, side) for side in sides)
-        return int(gradients) + int(self.passes) * project.held(self.sample) * _item(project)
+        return int(gradients) + int(self.passes) * project.held(self.sample) * project.item
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """See `Backward.features`."""
@@ -72,7 +72,7 @@ class Within:
 
     def bytes_each(self, project: Projection) -> int:
         """See `Backward.bytes_each`."""
-        return int(self.passes) * sum(project.sizes) * _item(project) + project.held() * _item(project)
+        return int(self.passes) * sum(project.sizes) * project.item + project.held() * project.item
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """See `Backward.features`."""
@@ -93,7 +93,7 @@ class EveryOutput:
     def bytes_each(self, project: Projection) -> int:
         """See `Backward.bytes_each`."""
         rows = outputs_each(self.J)
-        return rows * (sum(project.sizes) + int(self.passes) + project.held()) * _item(project)
+        return rows * (sum(project.sizes) + int(self.passes) + project.held()) * project.item
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """See `Backward.features`."""
@@ -106,7 +106,3 @@ class EveryOutput:
             blocks: Blocks = self.J.vjp(beside(xp, units, self.J.outputs))
             found = project(tuple(xp.astype(block, project.dtype, copy=False) for block in blocks))
             yield xp.reshape(found, (*own.shape, project.matrix.dim))
-
-
-def _item(project: Projection) -> int:
-    return item_bytes(project.xp, project.xp.empty((0,), dtype=project.dtype))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..kernels.contraction import Block, cotangents_of, examples_of
+from ..kernels.images import item_bytes
 from ..linearization import Array, Blocks
 from .factored import add_factored, multiplications, on_the_way
 from .matrices import Matrix
@@ -26,6 +27,11 @@ class Projection:
     dtype: Any
     tile: int = TILE
     """Numbers of a tile of Q."""
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number of features."""
+        return item_bytes(self.xp, self.xp.empty((0,), dtype=self.dtype))
 
     def __call__(self, images: Blocks) -> Array:
         """Images (r, P_l), or factors (r, S, …), of r pairs of a cotangent and an example, to features (r, dim)."""

@@ -25,9 +25,9 @@ class Forward:
         self.J = J
         self.axis, self.count = checked_examples(J.examples)
 
-    def numbers_each(self, project: Projection) -> int:
-        """How many are held for one column: the tangent on the host and beside J, and images of it."""
-        return 2 * sum(project.sizes) + 2 * int(math.prod(self.J.outputs.shape))
+    def bytes_each(self, project: Projection) -> int:
+        """Of one column: the tangent on the host and beside J, and images of it."""
+        return 2 * (sum(project.sizes) + int(math.prod(self.J.outputs.shape))) * project.item
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """(N, O, c) of ranges of columns."""

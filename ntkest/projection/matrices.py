@@ -31,6 +31,11 @@ class Matrix(Protocol):
     """A random matrix with scale² · E[Q Qᵀ] = 1, so that scale · Qᵀφ have the inner products of the φ in the mean."""
 
     @property
+    def seed(self) -> int:
+        """What its numbers depend on."""
+        ...
+
+    @property
     def dim(self) -> int:
         """The number of columns."""
         ...
