@@ -1,6 +1,6 @@
 """How big, how low-rank and how well aligned is the neural tangent kernel of a network?"""
 
-from . import predict
+from . import predict, projection
 from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .compare import Comparison, ReadoutCheck, compare, readout_check
@@ -11,6 +11,7 @@ from .linearization import Linearization, NTKError, StaleLinearizationError, lin
 from .partial import PartialTraces, diagonal, partial_trace
 from .planning import Prospects, plan
 from .probes import Probes
+from .projection import project
 from .quantities import alignment, draw_probes, effective_rank, frobenius_norm, trace
 from .spectrum import (
     Eigenvalues,
@@ -61,6 +62,8 @@ __all__ = [
     "plan",
     "pntk",
     "predict",
+    "project",
+    "projection",
     "readout_check",
     "spectral_density",
     "stable_rank",

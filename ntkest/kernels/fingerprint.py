@@ -1,8 +1,8 @@
 """What tells one linearization from another: its parameters to the bit, its inputs by what comes of them.
 
-A linearization does not hand out its inputs. Its outputs depend on them, and so does Jᵀω for signs ω, also where
-a readout that starts at zero makes all outputs alike. Both are kept as a few sums with signs, and compared to rounding,
-since another number of threads may round in another way.
+A linearization does not hand out its inputs. Its outputs depend on them, and so does Jᵀω for signs ω (J v, where there
+is no reverse mode), also where a readout that starts at zero makes all outputs alike. Both are kept as a few sums with
+signs, and compared to rounding, since another number of threads may round in another way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Fingerprint = Mapping[str, Any]
 
 
 def fingerprint(J: Linearization) -> Fingerprint:
-    """What `difference` compares. Costs one reverse pass."""
+    """What `difference` compares. Costs one reverse pass, or forward where there is no reverse mode."""
     parameters = hashlib.sha256()
     for name, block in zip(J.param_names, J.params, strict=True):
         values = np.ascontiguousarray(host(block))
@@ -65,7 +65,8 @@ def _sums(J: Linearization) -> tuple[list[float], list[float]]:
     signs = np.random.default_rng(23).choice([-1.0, 1.0], outputs.shape)
     sums, scales = list((signs * outputs).sum(0)), list(np.linalg.norm(outputs, axis=0))
     omega, tangents = adjoint_probes(J.xp, J.params, J.outputs)
-    for image, v in zip(J.vjp(omega), tangents, strict=True):
+    images, others = (J.vjp(omega), tangents) if "vjp" in J.modes else ((J.jvp(tangents),), (omega,))
+    for image, v in zip(images, others, strict=True):
         size = number(J.xp.max(J.xp.abs(image)))
         sums.append(number(J.xp.sum(image * v)))
         scales.append(size * math.prod(image.shape) ** 0.5)

@@ -13,6 +13,7 @@ from typing import Any
 from .. import usercode
 from ..kernels import ntk
 from ..kernels.store import Store, opened
+from ..kernels.streaming import KERNEL, moments
 from ..memory import size_text
 from .problems import CommandError
 from .progress import Stages
@@ -35,7 +36,7 @@ def run(options: Namespace, stages: Stages) -> Run:
 
         _compute(options, progress)
     seconds = {"kernel": time.perf_counter() - start}
-    store = opened(Path(options.out).absolute())
+    store = opened(Path(options.out).absolute(), KERNEL)
     results = _results(store)
     title = f"The kernel of {options.target}"
     return Run(
@@ -83,16 +84,16 @@ def _cluster(workers: int) -> Iterator[Any]:
 def _results(store: Store) -> dict[str, Any]:
     """Shapes, and of each kernel what its tiles' own sums tell."""
     kernels: dict[str, Any] = {}
-    for name, (trace, square) in zip(store.names or ("kernel",), store.moments(), strict=True):
+    for name, (trace, square) in zip(store.names or ("kernel",), moments(store), strict=True):
         kernels[name] = {"frobenius_norm": square**0.5}
-        if store.plan.symmetric:
+        if store.about["symmetric"]:
             kernels[name] |= {"trace": trace, "effective_rank": trace**2 / square if square else None}
     array = store.arrays()[0]
     return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "chunk": array.chunks[0],
-        "tiles": len(store.plan.places()),
+        "tiles": len(store.layout.places()),
         "bytes": array.nbytes * len(kernels),
         "kernels": kernels,
     }
