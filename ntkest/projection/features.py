@@ -7,13 +7,11 @@ from typing import Any
 
 from array_api_compat import is_writeable_array
 
-from ..kernels.store import as_path
 from ..linearization import Array, device
 from ..memory import byte_count
 from ..progress import progress_of
 from .planning import Plan
 from .posing import Question, posed
-from .streaming import streamed
 
 
 def project(
@@ -89,11 +87,15 @@ def project(
     """
     budget, report = byte_count(memory), progress_of(progress, "pieces")
     if client is not None:
-        from .farm import farmed, job_of  # imported where they are needed: they bring a part of the standard library
+        from ..kernels.store import as_path  # imported where they are needed: they bring a part of the standard library
+        from .farm import farmed, job_of
 
         return farmed(client, job_of(J, dim, kind, seed, budget), None if out is None else as_path(out), force, report)
     question = posed(J, dim, kind, seed)
     if out is not None:
+        from ..kernels.store import as_path
+        from .streaming import streamed
+
         return streamed(question, as_path(out), budget, force, report)
     return assembled(question, question.plan(budget, False), report)
 

@@ -12,7 +12,6 @@ from functools import cache
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtri
 
 from .streams import NORMALS, SIGNS, Range, Stream
 from .threads import shared
@@ -138,5 +137,7 @@ def _signs_of_bytes() -> np.ndarray:
 @cache
 def _quantiles() -> np.ndarray:
     """Of the standard normal law, at the middles of equal probabilities, scaled to variance 1."""
+    from scipy.special import ndtri  # imported where it is needed: `import ntkest` goes without scipy
+
     values: np.ndarray = ndtri((np.arange(LEVELS) + 0.5) / LEVELS)
     return np.asarray(values / np.sqrt(np.mean(values**2)), dtype=np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.store import Place
+from ..kernels.tiles import Place
 from .streams import Range
 
 STORED = 2**25

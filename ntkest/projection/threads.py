@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 from .streams import Range
 
@@ -35,6 +35,8 @@ def threads() -> int:
 
 
 @cache
-def _pool(process: int) -> ThreadPoolExecutor:
+def _pool(process: int) -> Any:
     """A pool of this process: a fork has none of its parent's threads."""
+    from concurrent.futures import ThreadPoolExecutor  # imported where it is needed, like all of its kind
+
     return ThreadPoolExecutor(threads(), thread_name_prefix="ntkest")
