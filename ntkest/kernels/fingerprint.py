@@ -26,14 +26,9 @@ Fingerprint = Mapping[str, Any]
 
 def fingerprint(J: Linearization) -> Fingerprint:
     """What `difference` compares. Costs one reverse pass, or forward where there is no reverse mode."""
-    parameters = hashlib.sha256()
-    for name, block in zip(J.param_names, J.params, strict=True):
-        values = np.ascontiguousarray(host(block))
-        parameters.update(json.dumps([name, list(values.shape), str(values.dtype)]).encode())
-        parameters.update(values.data)
     sums, scales = _sums(J)
     return {
-        "parameters": parameters.hexdigest(),
+        "parameters": digest(J),
         "outputs": list(J.outputs.shape),
         "axis": checked_examples(J.examples)[0],
         "dtype": str(host(J.outputs[(slice(0, 1),) * len(J.outputs.shape)]).dtype),
@@ -41,6 +36,16 @@ def fingerprint(J: Linearization) -> Fingerprint:
         "scales": scales,
         "tolerance": tolerance(max(eps(J.xp, J.outputs, *J.params), float(getattr(J, "epsilon", 0.0)))),
     }
+
+
+def digest(J: Linearization) -> str:
+    """The parameters to the bit, with their names, shapes and dtypes, as a SHA-256."""
+    parameters = hashlib.sha256()
+    for name, block in zip(J.param_names, J.params, strict=True):
+        values = np.ascontiguousarray(host(block))
+        parameters.update(json.dumps([name, list(values.shape), str(values.dtype)]).encode())
+        parameters.update(values.data)
+    return parameters.hexdigest()
 
 
 def difference(old: Fingerprint, new: Fingerprint) -> str | None:
