@@ -5,6 +5,7 @@ from .alignments import AlignmentMatrix, alignment_matrix
 from .batches import linearize_batches
 from .compare import Comparison, ReadoutCheck, compare, readout_check
 from .dense import from_jacobian
+from .distilled import DistilledNTK, distill, distill_features
 from .estimate import Estimate
 from .kernels import kernel_blocks, ntk, pntk
 from .linearization import Linearization, NTKError, StaleLinearizationError, linearize
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlignmentMatrix",
     "Comparison",
+    "DistilledNTK",
     "Eigenvalues",
     "Estimate",
     "Linearization",
@@ -47,6 +49,8 @@ __all__ = [
     "compare",
     "condition_number",
     "diagonal",
+    "distill",
+    "distill_features",
     "draw_probes",
     "effective_rank",
     "eigenvalues",
