@@ -54,7 +54,7 @@ def _compute(options: Namespace, progress: Any) -> None:
     keywords = {name: getattr(options, name) for name in KEYWORDS}
     keywords |= {"out": options.out, "force": options.force, "progress": progress}
     if options.workers is not None:
-        with _cluster(options.workers) as client:
+        with cluster(options.workers) as client:
             ntk(options.target, options.other, client=client, memory=options.memory, **keywords)
         return
     with usercode.importable(options.target):
@@ -64,7 +64,7 @@ def _compute(options: Namespace, progress: Any) -> None:
 
 
 @contextmanager
-def _cluster(workers: int) -> Iterator[Any]:
+def cluster(workers: int) -> Iterator[Any]:
     """A client of as many processes on this machine, which go when the work is done."""
     try:
         from distributed import Client, LocalCluster
