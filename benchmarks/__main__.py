@@ -4,7 +4,8 @@
 runs to a tolerance, ``python -m benchmarks estimators`` estimators against those of other libraries, and ``python -m
 benchmarks sides`` maps which of them wins where. ``python -m benchmarks overhead`` times what is not AD, and ``python
 -m benchmarks kernels`` exact kernels beside those of other libraries; ``width`` and ``depth`` hold pNTK against the
-full NTK, in value and in time, and ``regression`` predicts with both.
+full NTK, in value and in time, and ``regression`` predicts with both. ``projection`` times random projections beside
+those of other libraries.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from . import (
     estimators_page,
     kernels_page,
     overhead_page,
+    projection_page,
     regression_page,
     report,
     sides_page,
@@ -41,6 +43,7 @@ OWN = {
     "width": "how near pNTK and the trace kernel come to the full NTK as networks grow wide",
     "depth": "the time of pNTK and of the full NTK of residual networks",
     "overhead": "what estimators spend outside AD passes",
+    "projection": "random projections of gradients beside those of other libraries",
     "regression": "digits read by tangent kernels, beside the network",
 }
 """Benchmarks that are modules with a command line of their own."""
@@ -77,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
             "estimators": estimators_page,
             "kernels": kernels_page,
             "overhead": overhead_page,
+            "projection": projection_page,
             "sides": sides_page,
             "tolerance": tolerance_page,
             "width": width_page,

@@ -77,6 +77,8 @@ class GoneError(Exception):
 class Contestant:
     """A process with one contestant, which works when it is asked to and sleeps otherwise."""
 
+    program = "benchmarks.kernels_worker"
+
     def __init__(self, entry: Entry, python: str, kind: str, file: Path, threads: int, gigabytes: float) -> None:
         self.entry = entry
         self.log = file.with_name(f"{entry.framework}-{entry.name}.log".replace("/", "-"))
@@ -86,7 +88,7 @@ class Contestant:
         words.append(str(int(MARGIN * gigabytes * 1e9)))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [python, "-m", "benchmarks.kernels_worker", *words],
+                [python, "-m", self.program, *words],
                 cwd=ROOT,
                 env={**env, "PYTHONPATH": os.pathsep.join(paths if entry.home == "own" else paths[:1])},
                 stdin=subprocess.PIPE,

@@ -14,10 +14,10 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -31,18 +31,29 @@ PRODUCT = 0.02
 
 def main() -> None:
     module, name, kind, file, framework, threads, most = sys.argv[1:]
+    answers = begin(framework, int(threads), int(most))
+    library = importlib.import_module(f".{module}", __package__)
+    worker = Worker(library.contestants()[name], Path(file), kind, PRODUCTS[framework]())
+    serve(worker, library.PACKAGES, answers)
+
+
+def begin(framework: str, threads: int, most: int) -> TextIO:
+    """Keep to so many threads and bytes; where answers go."""
     if sys.platform == "linux":  # who takes more fails here, before others are short of memory
-        resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     if hasattr(os, "sched_setaffinity"):  # before there is a framework, which counts cores
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     if framework == "torch":
-        importlib.import_module("torch").set_num_threads(int(threads))
-    library = importlib.import_module(f".{module}", __package__)
-    worker = Worker(library.contestants()[name], Path(file), kind, PRODUCTS[framework]())
-    versions = {package: metadata.version(package) for package in library.PACKAGES}
-    print(json.dumps({"versions": versions}), file=answers, flush=True)
+        importlib.import_module("torch").set_num_threads(threads)
+    return answers
+
+
+def serve(worker: Any, packages: Sequence[str], answers: TextIO) -> None:
+    """Say which versions there are, and do as the parent says."""
+    print(json.dumps({"versions": {package: metadata.version(package) for package in packages}}), file=answers)
+    answers.flush()
     for line in sys.stdin:
         what, *words = json.loads(line)
         try:

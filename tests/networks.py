@@ -112,6 +112,12 @@ def linearized(net, backend, **options):
         asarray = {"dense-numpy": np.asarray, "dense-strict": array_api_strict.asarray}[backend]
         blocks = {name: asarray(block.astype(net.x.dtype)) for name, block in net.blocks().items()}
         return ntkest.from_jacobian(blocks, net.outputs().shape)
+    forward, params, x = functional(net, backend)
+    return ntkest.linearize(forward, params, x, **options)
+
+
+def functional(net, backend):
+    """`net` as a function of parameters and inputs, its parameters, and its inputs, of a framework."""
     as_array, activation = _tools(backend, net.activation)
 
     def forward(params, x):
@@ -119,8 +125,7 @@ def linearized(net, backend, **options):
             x = activation(x @ weight + bias)
         return x @ params[-1][0] + params[-1][1]
 
-    params = [(as_array(weight), as_array(bias)) for weight, bias in net.params]
-    return ntkest.linearize(forward, params, as_array(net.x), **options)
+    return forward, [(as_array(weight), as_array(bias)) for weight, bias in net.params], as_array(net.x)
 
 
 def _tools(backend, activation):

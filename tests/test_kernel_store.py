@@ -17,6 +17,7 @@ import pytest
 
 import ntkest
 from ntkest.kernels import store
+from ntkest.kernels.streaming import KERNEL, moments
 
 pytest.importorskip("zarr")
 
@@ -177,7 +178,7 @@ def test_a_damaged_store_is_refused(tmp_path, damage):
     elif damage == "description":
         about.write_text(about.read_text()[:-10])
     else:
-        about.write_text(about.read_text().replace(store.FORMAT, "ntkest-kernel/0"))
+        about.write_text(about.read_text().replace(KERNEL.format, "ntkest-kernel/0"))
     words = {"description": "cannot be read", "format": "this version writes"}.get(damage, "damaged")
     with pytest.raises(ntkest.NTKError, match=words):
         ntkest.ntk(J, out=path)
@@ -218,7 +219,7 @@ def test_two_processes_do_not_write_the_same_kernel(tmp_path):
 
 def test_the_sums_beside_the_tiles_are_trace_and_norm(tmp_path):
     ntkest.ntk(J, by="layer", out=tmp_path / "K.zarr", memory=SMALL)
-    found = store.opened(tmp_path / "K.zarr").moments()
+    found = moments(store.opened(tmp_path / "K.zarr", KERNEL))
     for (trace, square), blocks in zip(found, (A[:, :30], A[:, 30:]), strict=True):
         assert trace == pytest.approx(np.sum(blocks**2), rel=1e-12)
         assert square == pytest.approx(np.sum((blocks @ blocks.T) ** 2), rel=1e-12)

@@ -8,7 +8,15 @@ import pytest
 
 import ntkest
 from ntkest.linearization import UnsupportedModeError
-from ntkest.testing import ConformanceError, cases, check_backend, check_linearization, laws, to_host
+from ntkest.testing import (
+    ConformanceError,
+    cases,
+    check_backend,
+    check_linearization,
+    check_value_and_gradient,
+    laws,
+    to_host,
+)
 from ntkest.testing.subject import Subject
 
 
@@ -328,3 +336,79 @@ def test_to_host_brings_any_device_to_numpy(device):
     found = to_host(array)
     assert type(found) is np.ndarray
     np.testing.assert_array_equal(found, [1.5, -2.0])
+
+
+class Differences:
+    """A right differentiator without a framework: central differences, entry by entry."""
+
+    def value_and_gradient(self, function):
+        def evaluated(arrays, *rest):
+            gradients = tuple(np.zeros_like(a) for a in arrays)
+            for i, array in enumerate(arrays):
+                for index in np.ndindex(array.shape):
+                    ends = []
+                    for step in (1e-5, -1e-5):
+                        moved = array.copy()
+                        moved[index] += step
+                        ends.append(function((*arrays[:i], moved, *arrays[i + 1 :]), *rest))
+                    gradients[i][index] = (ends[0] - ends[1]) / 2e-5
+            return function(arrays, *rest), gradients
+
+        return evaluated
+
+
+class WrongGradient(Differences):
+    def value_and_gradient(self, function):
+        right = super().value_and_gradient(function)
+
+        def evaluated(arrays, *rest):
+            value, gradients = right(arrays, *rest)
+            return value, (1.01 * gradients[0], *gradients[1:])
+
+        return evaluated
+
+
+class WrongValue(Differences):
+    def value_and_gradient(self, function):
+        return super().value_and_gradient(lambda arrays, *rest: function(arrays, *rest) + 1.0)
+
+
+class LostZeros(Differences):
+    def value_and_gradient(self, function):
+        right = super().value_and_gradient(function)
+
+        def evaluated(arrays, *rest):
+            value, gradients = right(arrays, *rest)
+            return value, gradients[:1]
+
+        return evaluated
+
+
+def moved(case, inputs):
+    return dense(replace(case, inputs=np.asarray(inputs)))
+
+
+def test_right_gradients_through_kernels_conform():
+    check_value_and_gradient(Differences(), moved, "float64")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (WrongGradient, "central differences give"),
+        (WrongValue, "where the function itself gives"),
+        (LostZeros, "a tuple of arrays"),
+    ],
+)
+def test_wrong_gradients_through_kernels_are_found(wrong, match):
+    with pytest.raises(ConformanceError, match=match):
+        check_value_and_gradient(wrong(), moved, "float64")
+
+
+def test_what_a_differentiator_raises_is_reported():
+    class Broken:
+        def value_and_gradient(self, function):
+            raise KeyError("no tape")
+
+    with pytest.raises(ConformanceError, match=r"linear.*raised KeyError"):
+        check_value_and_gradient(Broken(), moved, "float64")

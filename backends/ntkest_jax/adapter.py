@@ -56,6 +56,11 @@ class JaxBackend:
         with same_devices():
             return linearized(Problem(replace(model, args=inputs), kwargs, options), model.holder)
 
+    def value_and_gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """See `ntkest.linearization.Differentiator`; compiled, once for all arrays of the same shapes."""
+        compiled: Callable[..., Any] = jax.jit(jax.value_and_grad(function))
+        return compiled
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,8 +21,10 @@ from ntkest.linearization import (
     find_examples,
 )
 
+from .activations import Activations, activations
 from .flags import Autocast, Dice, grad_mode, transforming
 from .forward import Route
+from .gradients import value_and_gradient
 from .linearization import TorchLinearization, xp
 from .places import copied, function_point, module_point, watch_over
 from .precision import epsilon_of
@@ -73,6 +75,14 @@ class TorchBackend:
                     again = program(point, replay=False)
                     check_repeatable(xp, J.outputs.detach(), again, J.epsilon, _advice(program))
             return J.finish(_examples(program, point, J, options.batch_axis, check))
+
+    def value_and_gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """See `ntkest.linearization.Differentiator`."""
+        return value_and_gradient(function)
+
+    def activations(self, target: Any) -> Activations | None:
+        """See `ntkest.linearization.Watcher`; None for a function, whose layers are not known."""
+        return activations(target) if isinstance(target, nn.Module) else None
 
 
 def _prepare(

@@ -1,8 +1,8 @@
 """What tells one linearization from another: its parameters to the bit, its inputs by what comes of them.
 
-A linearization does not hand out its inputs. Its outputs depend on them, and so does Jᵀω for signs ω, also where
-a readout that starts at zero makes all outputs alike. Both are kept as a few sums with signs, and compared to rounding,
-since another number of threads may round in another way.
+A linearization does not hand out its inputs. Its outputs depend on them, and so does Jᵀω for signs ω (J v, where there
+is no reverse mode), also where a readout that starts at zero makes all outputs alike. Both are kept as a few sums with
+signs, and compared to rounding, since another number of threads may round in another way.
 """
 
 from __future__ import annotations
@@ -25,15 +25,10 @@ Fingerprint = Mapping[str, Any]
 
 
 def fingerprint(J: Linearization) -> Fingerprint:
-    """What `difference` compares. Costs one reverse pass."""
-    parameters = hashlib.sha256()
-    for name, block in zip(J.param_names, J.params, strict=True):
-        values = np.ascontiguousarray(host(block))
-        parameters.update(json.dumps([name, list(values.shape), str(values.dtype)]).encode())
-        parameters.update(values.data)
+    """What `difference` compares. Costs one reverse pass, or forward where there is no reverse mode."""
     sums, scales = _sums(J)
     return {
-        "parameters": parameters.hexdigest(),
+        "parameters": digest(J),
         "outputs": list(J.outputs.shape),
         "axis": checked_examples(J.examples)[0],
         "dtype": str(host(J.outputs[(slice(0, 1),) * len(J.outputs.shape)]).dtype),
@@ -41,6 +36,16 @@ def fingerprint(J: Linearization) -> Fingerprint:
         "scales": scales,
         "tolerance": tolerance(max(eps(J.xp, J.outputs, *J.params), float(getattr(J, "epsilon", 0.0)))),
     }
+
+
+def digest(J: Linearization) -> str:
+    """The parameters to the bit, with their names, shapes and dtypes, as a SHA-256."""
+    parameters = hashlib.sha256()
+    for name, block in zip(J.param_names, J.params, strict=True):
+        values = np.ascontiguousarray(host(block))
+        parameters.update(json.dumps([name, list(values.shape), str(values.dtype)]).encode())
+        parameters.update(values.data)
+    return parameters.hexdigest()
 
 
 def difference(old: Fingerprint, new: Fingerprint) -> str | None:
@@ -65,7 +70,8 @@ def _sums(J: Linearization) -> tuple[list[float], list[float]]:
     signs = np.random.default_rng(23).choice([-1.0, 1.0], outputs.shape)
     sums, scales = list((signs * outputs).sum(0)), list(np.linalg.norm(outputs, axis=0))
     omega, tangents = adjoint_probes(J.xp, J.params, J.outputs)
-    for image, v in zip(J.vjp(omega), tangents, strict=True):
+    images, others = (J.vjp(omega), tangents) if "vjp" in J.modes else ((J.jvp(tangents),), (omega,))
+    for image, v in zip(images, others, strict=True):
         size = number(J.xp.max(J.xp.abs(image)))
         sums.append(number(J.xp.sum(image * v)))
         scales.append(size * math.prod(image.shape) ** 0.5)

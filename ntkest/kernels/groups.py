@@ -157,6 +157,12 @@ def _beside(xp: ModuleType, pair: Pair, other: Pair, side: int) -> Pair:
 
 def _of_cotangent(block: Block, i: int) -> Block:
     if isinstance(block, tuple):
-        left, right = (side[min(i, side.shape[0] - 1) :, ...][:1, ...] for side in block)
+        left, right = (_one(side, i) for side in block)
         return left, right
-    return block[i : i + 1, ...]
+    return _one(block, i)
+
+
+def _one(side: Array, i: int) -> Array:
+    """The part of a cotangent; all have the same of what does not depend on it."""
+    start = min(i, side.shape[0] - 1)
+    return side[start : start + 1, ...]

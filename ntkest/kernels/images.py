@@ -41,18 +41,18 @@ class Images:
         if not ranges:
             return
         if hasattr(J, "sweep_uses"):
-            yield from J.sweep_uses(self._omega(), ranges)
+            yield from J.sweep_uses(self.omega(), ranges)
         elif hasattr(J, "uses"):
-            omega = self._omega()
+            omega = self.omega()
             for start, stop in ranges:
                 yield J.uses(omega, start, stop)
         else:
             if self._whole is None:
-                self._whole = J.map_example_vjp(identity, self._omega())
+                self._whole = J.map_example_vjp(identity, self.omega())
             for start, stop in ranges:
                 yield tuple(_examples(block, start, stop) for block in self._whole)
 
-    def _omega(self) -> Array:
+    def omega(self) -> Array:
         """The cotangents (k, M) of all examples."""
         J, xp, k = self.J, self.J.xp, len(self.cotangents)
         shape = tuple(J.outputs.shape)

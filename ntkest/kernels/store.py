@@ -1,10 +1,12 @@
-"""A kernel on disk: a zarr store whose chunks are tiles, each finished for good or not there.
+"""Arrays on disk: a zarr store whose chunks are tiles, each finished for good or not there.
 
 ::
 
-    K.zarr/zarr.json, c/…           the array, or with `by` a group of arrays, as any zarr reader has it
+    K.zarr/zarr.json, c/…           the array, or a group of arrays, as any zarr reader has it
     K.zarr/.ntkest/kernel.json      of what it is the kernel, and in what tiles
     K.zarr/.ntkest/done/i.j         tile (i, j), and its mirror image, are finished: checksums, and a few sums
+
+So it is for kernels; `Kind` says what is different for others.
 
 A tile is written to a file of another name, renamed, and forced to the disk; then its mark is, in the same way. So a
 mark that is there vouches for its tile, whatever happened, and a tile without one is made again. All files but those
@@ -19,28 +21,70 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..linearization import InvalidTypeError, MissingPackageError, StoreError
-from .posing import FORMAT
-from .tiles import Place, Plan
 
 OWN = ".ntkest"
 """The folder beside the zarr data, which zarr does not look into."""
+
+Place = tuple[int, int]
+"""Of a tile: its mark's name."""
+
+
+class Layout(Protocol):
+    """Which tiles there are, and which chunks of the arrays they fill."""
+
+    def arrays(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape of each array, and that of its chunks."""
+        ...
+
+    def places(self) -> list[Place]:
+        """All tiles."""
+        ...
+
+    def images(self, place: Place) -> Sequence[tuple[int, ...]]:
+        """The chunks that a tile fills."""
+        ...
+
+    def laid(self, place: Place, tile: Any) -> Sequence[tuple[tuple[int, ...], Any]]:
+        """These, and what is there of it."""
+        ...
+
+    def sums(self, place: Place, tiles: Sequence[np.ndarray]) -> Mapping[str, Any]:
+        """What its mark tells beside checksums."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is stored."""
+
+    word: str
+    format: str
+    layout: Callable[[Mapping[str, Any]], Layout]
+    """From what is known about it, which is plain data."""
+    sums: tuple[str, ...] = ()
+    """Names of `Layout.sums`."""
+
+    def file(self, path: Path) -> Path:
+        """Where a store says what it is."""
+        return path / OWN / f"{self.word}.json"
 
 
 class Store:
     """An opened store."""
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path, self.about = path, about
+    def __init__(self, path: Path, about: Mapping[str, Any], kind: Kind) -> None:
+        self.path, self.about, self.kind = path, about, kind
         self.names: tuple[str, ...] = tuple(about["names"])
-        self.plan = Plan(tuple(about["shape"]), about["symmetric"], about["tile"], about["most"], 1)
+        self.layout = kind.layout(about)
         folders = [path / name for name in self.names] or [path]
         self._arrays = [_zarr().open_array(str(folder), mode="r+") for folder in folders]
         self._folders = folders
@@ -51,7 +95,7 @@ class Store:
         return str(self.path)
 
     def arrays(self) -> list[Any]:
-        """The kernels, as zarr arrays to be read."""
+        """What is stored, as zarr arrays to be read."""
         return [_zarr().open_array(str(folder), mode="r") for folder in self._folders]
 
     def finished(self, place: Place) -> bool:
@@ -59,7 +103,7 @@ class Store:
         return self._mark(place).exists()
 
     def write(self, place: Place, tiles: Sequence[np.ndarray]) -> None:
-        """Put a tile of each kernel, and its mirror image, and mark it as finished.
+        """Put a tile of each array and mark it as finished.
 
         Raises
         ------
@@ -68,13 +112,11 @@ class Store:
         """
         with _storage(self):
             for array, tile in zip(self._arrays, tiles, strict=True):
-                side = array.chunks[0]
-                for (i, j), part in self.plan.laid(place, tile):
-                    _put(array, (i * side, j * side), part)
+                for index, part in self.layout.laid(place, tile):
+                    _put(array, tuple(i * side for i, side in zip(index, array.chunks, strict=True)), part)
             sums: dict[str, Any] = {
                 "crc32": [[_checksum(chunk) for chunk in chunks] for chunks in self._chunks(place)],
-                "trace": [float(np.trace(tile, dtype=np.float64)) if self._diagonal(place) else 0.0 for tile in tiles],
-                "square": [_square(tile) * len(self.plan.images(place)) for tile in tiles],
+                **self.layout.sums(place, tiles),
             }
             for chunks in self._chunks(place):
                 for chunk in chunks:
@@ -83,7 +125,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process at a time computes this kernel. The system gives the lock back when that dies.
+        """Only one process at a time computes what is stored. The system gives the lock back when that dies.
 
         Raises
         ------
@@ -113,7 +155,7 @@ class Store:
         ------
         StoreError
         """
-        for place in self.plan.places():
+        for place in self.layout.places():
             if self.finished(place):
                 wanted = self.sums(place)["crc32"]
                 found = [[_checksum(chunk) for chunk in chunks] for chunks in self._chunks(place)]
@@ -133,49 +175,39 @@ class Store:
         """What the mark of a finished tile says."""
         try:
             found: dict[str, Any] = json.loads(self._mark(place).read_bytes())
-            return {name: found[name] for name in ("crc32", "trace", "square")}
+            return {name: found[name] for name in ("crc32", *self.kind.sums)}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"the mark of tile {place} in {self.place} cannot be read ({error}); the store is damaged, and "
                 "force=True begins it anew"
             ) from error
 
-    def moments(self) -> list[tuple[float, float]]:
-        """Trace (of symmetric kernels) and squared Frobenius norm of each kernel, from all marks."""
-        marks = [self.sums(place) for place in self.plan.places()]
-        return [
-            (sum(mark["trace"][n] for mark in marks), sum(mark["square"][n] for mark in marks))
-            for n in range(len(self._arrays))
-        ]
-
     def _mark(self, place: Place) -> Path:
         return self.path / OWN / "done" / f"{place[0]}.{place[1]}"
 
-    def _diagonal(self, place: Place) -> bool:
-        return self.plan.symmetric and place[0] == place[1]
-
     def _chunks(self, place: Place) -> list[list[Path]]:
-        """The files of a tile and its mirror image, for each kernel."""
-        return [[folder / "c" / str(i) / str(j) for i, j in self.plan.images(place)] for folder in self._folders]
+        """The files of a tile, for each array."""
+        images = self.layout.images(place)
+        return [[folder.joinpath("c", *map(str, chunk)) for chunk in images] for folder in self._folders]
 
 
-def create(path: Path, about: Mapping[str, Any], dtype: np.dtype[Any], each: int, force: bool) -> Store:
-    """A store for the kernel that `about` describes, with nothing finished; it appears whole or not at all.
+def create(path: Path, about: Mapping[str, Any], kind: Kind, force: bool) -> Store:
+    """A store for what `about` describes, with nothing finished; it appears whole or not at all.
 
     Raises
     ------
     StoreError
-        Something is in the way and `force` is not given, or it is no kernel of ours.
+        Something is in the way and `force` is not given, or it is nothing of this kind.
     """
     zarr = _zarr()
     replaced = path.exists() or path.is_symlink()
-    if replaced and not (force and (path / OWN / "kernel.json").is_file()):
-        advice = "give force=True to begin anew" if (path / OWN).is_dir() else "it is no kernel of ntkest; move it away"
-        raise StoreError(f"{path} exists; {advice}")
+    if replaced and not (force and exists(path, kind)):
+        other = f"it is no {kind.word} of ntkest; move it away"
+        raise StoreError(f"{path} exists; {'give force=True to begin anew' if exists(path, kind) else other}")
     if not path.parent.is_dir():
         raise StoreError(f"cannot write {path}: there is no folder {path.parent}")
     names = about["names"]
-    shape, side = [count * each for count in about["shape"]], about["tile"] * each
+    shape, chunks = kind.layout(about).arrays()
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
@@ -187,14 +219,14 @@ def create(path: Path, about: Mapping[str, Any], dtype: np.dtype[Any], each: int
             zarr.create_array(
                 store=str(folder),
                 shape=shape,
-                chunks=(side, side),
-                dtype=dtype,
+                chunks=chunks,
+                dtype=about["dtype"],
                 fill_value=np.nan,  # what is not finished is no number
                 compressors=None,
                 filters=None,
             )
         (temporary / OWN / "done").mkdir(parents=True)
-        _write(temporary / OWN / "kernel.json", json.dumps(about, indent=1).encode())
+        _write(kind.file(temporary), json.dumps(about, indent=1).encode())
         temporary.chmod(0o755)
         if replaced:
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -207,27 +239,27 @@ def create(path: Path, about: Mapping[str, Any], dtype: np.dtype[Any], each: int
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Store(path, about)
+    return Store(path, about, kind)
 
 
-def opened(path: Path) -> Store:
+def opened(path: Path, kind: Kind) -> Store:
     """A store that was begun.
 
     Raises
     ------
     StoreError
-        It is no store of this version's kernels.
+        It is no store of this kind, or of another version.
     """
     _zarr()
     try:
-        about = json.loads((path / OWN / "kernel.json").read_bytes())
-        if about["format"] != FORMAT:
-            raise StoreError(f"{path} has the format {about['format']!r}; this version writes {FORMAT!r}")
-        return Store(path, about)
+        about = json.loads(kind.file(path).read_bytes())
+        if about["format"] != kind.format:
+            raise StoreError(f"{path} has the format {about['format']!r}; this version writes {kind.format!r}")
+        return Store(path, about, kind)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"{path} cannot be read as a kernel of ntkest: {error}") from error
+        raise StoreError(f"{path} cannot be read as a {kind.word} of ntkest: {error}") from error
 
 
 def as_path(out: Any) -> Path:
@@ -237,9 +269,46 @@ def as_path(out: Any) -> Path:
     return Path(out).absolute()
 
 
-def exists(path: Path) -> bool:
-    """Whether there is a store that was begun."""
-    return (path / OWN / "kernel.json").is_file()
+def exists(path: Path, kind: Kind) -> bool:
+    """Whether there is a store of this kind that was begun."""
+    return kind.file(path).is_file()
+
+
+def begun(
+    path: Path,
+    kind: Kind,
+    about: Mapping[str, Any],
+    mismatch: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None],
+) -> Store | None:
+    """What was begun at `path`, if it is what `about` describes; None if there is nothing.
+
+    Raises
+    ------
+    StoreError
+        It holds another one, for the reason that `mismatch` finds.
+    """
+    if not exists(path, kind):
+        return None
+    found = opened(path, kind)
+    reason = mismatch(found.about, about)
+    if reason is not None:
+        raise StoreError(
+            f"{path} holds another {kind.word}: {reason}. Give another path, or force=True to begin this one anew"
+        )
+    return found
+
+
+def filled(found: Store, tiles: Iterator[Place], report: Callable[[int, int], None]) -> list[Any]:
+    """The arrays, complete, when `tiles` has written what is missing, which it yields the places of."""
+    with found.locked():
+        found.check()
+        places = found.layout.places()
+        done = sum(map(found.finished, places))
+        report(done, len(places))
+        for _ in tiles:
+            done += 1
+            report(done, len(places))
+    return found.arrays()
 
 
 @contextmanager
@@ -248,7 +317,7 @@ def _storage(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        places = store.plan.places()
+        places = store.layout.places()
         done = sum(map(store.finished, places))
         kept = f"{done} of {len(places)} tiles of {store.place} are finished and kept"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -256,16 +325,9 @@ def _storage(store: Store) -> Iterator[None]:
         raise StoreError(f"cannot write {store.place}: {error.strerror or error}; {kept}") from error
 
 
-def _put(array: Any, corner: tuple[int, int], tile: np.ndarray) -> None:
+def _put(array: Any, corner: tuple[int, ...], tile: np.ndarray) -> None:
     """One chunk, by zarr: written under another name, then renamed."""
-    (i, j), (rows, columns) = corner, tile.shape
-    array[i : i + rows, j : j + columns] = tile
-
-
-def _square(tile: np.ndarray) -> float:
-    """Its squared Frobenius norm, added in float64 without a copy of the whole."""
-    wide = (tile[start : start + 64].astype(np.float64) for start in range(0, len(tile), 64))
-    return float(sum(np.vdot(part, part) for part in wide))
+    array[tuple(slice(start, start + count) for start, count in zip(corner, tile.shape, strict=True))] = tile
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -321,5 +383,5 @@ def _zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise MissingPackageError('kernels on disk need zarr: python -m pip install "ntkest[scale]"') from error
+        raise MissingPackageError('arrays on disk need zarr: python -m pip install "ntkest[scale]"') from error
     return zarr

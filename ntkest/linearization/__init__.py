@@ -15,7 +15,7 @@ from .chunks import (
     tree_map,
     unfactored,
 )
-from .discovery import GROUP, find_backend, linearize
+from .discovery import GROUP, find_backend, linearize, value_and_gradient
 from .errors import (
     DeviceMismatchError,
     InconsistentDerivativesError,
@@ -43,6 +43,7 @@ from .outputs import flatten, join, pick
 from .precision import (
     accumulator,
     beside,
+    detached,
     device,
     eps,
     host,
@@ -57,12 +58,14 @@ from .protocol import (
     Array,
     Backend,
     Blocks,
+    Differentiator,
     ExampleGradients,
     Expand,
     Linearization,
     Options,
     Reduce,
     Tree,
+    Watcher,
     is_linearization,
 )
 from .selection import select
@@ -75,6 +78,7 @@ __all__ = [
     "Blocks",
     "ChunkLoop",
     "DeviceMismatchError",
+    "Differentiator",
     "ExampleGradients",
     "Expand",
     "InconsistentDerivativesError",
@@ -96,6 +100,7 @@ __all__ = [
     "TracedValueError",
     "Tree",
     "UnsupportedModeError",
+    "Watcher",
     "WorkerError",
     "ZeroKernelError",
     "accumulator",
@@ -109,6 +114,7 @@ __all__ = [
     "check_repeatable",
     "checked_chunk",
     "checked_examples",
+    "detached",
     "device",
     "eps",
     "example_sizes",
@@ -134,4 +140,5 @@ __all__ = [
     "tolerance",
     "tree_map",
     "unfactored",
+    "value_and_gradient",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .errors import InvalidTypeError, InvalidValueError, MissingBackendError
+from .errors import InvalidTypeError, InvalidValueError, MissingBackendError, UnsupportedModeError
 from .outputs import flatten
 from .protocol import Backend, Linearization, Options
 
@@ -93,6 +94,26 @@ def find_backend(target: Any, args: tuple[Any, ...], name: str | None = None) ->
             "call linearize(f, params, *inputs) with a pytree of arrays as params"
         )
     return _load(root)
+
+
+def value_and_gradient(
+    function: Callable[..., Any], target: Any, args: tuple[Any, ...], name: str | None = None
+) -> Callable[..., Any]:
+    """By the adapter for a model, the values of a scalar function and its gradients; see `Differentiator`.
+
+    Raises
+    ------
+    UnsupportedModeError
+        The adapter does not differentiate through its linearizations.
+    """
+    backend = find_backend(target, args, name)
+    found = getattr(backend, "value_and_gradient", None)
+    if found is None:
+        raise UnsupportedModeError(
+            f"the {backend.name} adapter does not differentiate through kernels, as gradients with respect to inputs "
+            "need; write the model in torch or jax"
+        )
+    return found(function)  # type: ignore[no-any-return]
 
 
 def _roots(thing: Any) -> list[str]:

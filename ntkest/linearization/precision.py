@@ -71,7 +71,7 @@ def tolerance(epsilon: float) -> float:
 def number(value: Array, what: str = "this value") -> float:
     """A Python float. Here, in `numbers` and in `host` alone an array's content comes to the host."""
     try:
-        return float(_detached(value))
+        return float(detached(value))
     except (TypeError, RuntimeError) as error:  # jax and torch.func raise these for traced arrays
         raise TracedValueError(
             f"{what} is needed as a number, but a framework is tracing; return .value and .std_error from the "
@@ -81,7 +81,7 @@ def number(value: Array, what: str = "this value") -> float:
 
 def numbers(values: Array, what: str = "these values") -> np.ndarray:
     """A small array on the host, in float64; for decisions, intervals and plots, never for results."""
-    values = _detached(values)
+    values = detached(values)
     if not is_concrete(values[(0,) * len(values.shape)]):
         raise TracedValueError(
             f"{what} are needed as numbers, but a framework is tracing; return .value and .std_error from the "
@@ -96,7 +96,7 @@ def numbers(values: Array, what: str = "these values") -> np.ndarray:
 
 def host(array: Array) -> np.ndarray:
     """An array on the host, in its own dtype if NumPy has that and else in float32; to be written to files."""
-    xp, array = array_namespace(array), _detached(array)
+    xp, array = array_namespace(array), detached(array)
     if re.findall(r"\w+", str(array.dtype))[-1] not in _NUMPYS_OWN | {"bool"}:
         array = xp.astype(array, xp.float32)
     try:
@@ -112,12 +112,12 @@ def host(array: Array) -> np.ndarray:
 def is_concrete(value: Array) -> bool:
     """Whether `value` (an array of size one) has a content now, or is only traced."""
     try:
-        float(_detached(value))
+        float(detached(value))
     except (TypeError, RuntimeError):
         return False
     return True
 
 
-def _detached(value: Array) -> Array:
-    """`value` cut off from a gradient tape, where it has one: torch warns when a taped scalar becomes a number."""
+def detached(value: Array) -> Array:
+    """`value` cut off from a gradient tape, where it has one."""
     return value.detach() if hasattr(value, "detach") else value

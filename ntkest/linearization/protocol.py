@@ -205,6 +205,41 @@ class Backend(Protocol):
         ...
 
 
+class Differentiator(Protocol):
+    """Optional on a backend, found by asking for the attribute ``value_and_gradient``."""
+
+    def value_and_gradient(self, function: Callable[..., Array]) -> Callable[..., tuple[Array, tuple[Array, ...]]]:
+        """The value of a scalar function of arrays, and its gradient with respect to them.
+
+        Parameters
+        ----------
+        function : callable
+            From a tuple of arrays, and any more arguments that are trees of arrays, to an array of shape (). It uses
+            arrays only, and may call `linearize` with ``differentiable=True`` and ``check=False`` on models of this
+            backend, at inputs among the arrays; gradients then go through the derivatives of the model.
+
+        Returns
+        -------
+        callable
+            Of the same arguments; returns the value and a tuple of gradients, one for each array of the first
+            argument, with zeros for one that does not matter. It is to be kept: it may compile, once for all arguments
+            of the same shapes.
+        """
+        ...
+
+
+class Watcher(Protocol):
+    """Optional on a backend, found by asking for the attribute ``activations``."""
+
+    def activations(self, target: Any) -> Callable[[Array], tuple[Array | None, tuple[Array, ...]]] | None:
+        """A function from the inputs of a module to what flows through it; None where that cannot be told.
+
+        It returns the last hidden representation (N, …), or None where there is none, and what each batch
+        normalisation is given, (N, channels, …). Gradients go through both, and nothing of the module is changed.
+        """
+        ...
+
+
 class Options:
     """The keywords of `ntkest.linearize` that are not the model's own."""
 

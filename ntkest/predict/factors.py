@@ -143,25 +143,25 @@ def spectral(xp: ModuleType, K: Array) -> tuple[Array, Array]:
 
 
 def solve_lower(xp: ModuleType, lower: Array, values: Array) -> Array:
-    """L⁻¹ B for a lower triangle L (m, m) and B (m, c); m²c multiplications, nearly all in products."""
-    m = lower.shape[0]
+    """L⁻¹ B for lower triangles L (…, m, m) and B (…, m, c); m²c multiplications, nearly all in products."""
+    m = lower.shape[-1]
     if m <= LEAF:
         return xp.linalg.solve(lower, values)
     half = m // 2
-    first = solve_lower(xp, lower[:half, :half], values[:half, :])
-    rest = values[half:, :] - lower[half:, :half] @ first
-    return xp.concat([first, solve_lower(xp, lower[half:, half:], rest)], axis=0)
+    first = solve_lower(xp, lower[..., :half, :half], values[..., :half, :])
+    rest = values[..., half:, :] - lower[..., half:, :half] @ first
+    return xp.concat([first, solve_lower(xp, lower[..., half:, half:], rest)], axis=-2)
 
 
 def solve_upper(xp: ModuleType, upper: Array, values: Array) -> Array:
-    """U⁻¹ B for an upper triangle U (m, m) and B (m, c)."""
-    m = upper.shape[0]
+    """U⁻¹ B for upper triangles U (…, m, m) and B (…, m, c)."""
+    m = upper.shape[-1]
     if m <= LEAF:
         return xp.linalg.solve(upper, values)
     half = m // 2
-    last = solve_upper(xp, upper[half:, half:], values[half:, :])
-    rest = values[:half, :] - upper[:half, half:] @ last
-    return xp.concat([solve_upper(xp, upper[:half, :half], rest), last], axis=0)
+    last = solve_upper(xp, upper[..., half:, half:], values[..., half:, :])
+    rest = values[..., :half, :] - upper[..., :half, half:] @ last
+    return xp.concat([solve_upper(xp, upper[..., :half, :half], rest), last], axis=-2)
 
 
 def _namespace(array: Array) -> ModuleType:

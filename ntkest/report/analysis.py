@@ -28,7 +28,7 @@ def run(options: Namespace, stages: Stages) -> Run:
 def _run(options: Namespace, stages: Stages) -> Run:
     start = time.perf_counter()
     J = usercode.linearized(options.target)
-    targets = None if options.targets is None else targetdata.place(J, targetdata.load(options.targets))
+    targets = None if options.targets is None else targetdata.place(J.outputs, targetdata.load(options.targets))
     loaded = time.perf_counter()
     with stages("passes") as report:
         found = summary(J, targets, progress=report, **{name: getattr(options, name) for name in KEYWORDS})

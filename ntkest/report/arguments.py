@@ -7,6 +7,8 @@ import math
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..distilled.gradients import COMPRESSIONS
+from ..distilled.stages import STAGES
 from ..estimators import METHODS
 from .problems import CommandError
 
@@ -45,6 +47,7 @@ def parser() -> Parser:
     _demo(commands)
     _report(commands)
     _kernel(commands)
+    _distill(commands)
     return top
 
 
@@ -127,6 +130,45 @@ def _kernel(commands: Any) -> None:
     )
     kernel.add_argument("--json", metavar="FILE", help="write what is printed")
     _safety(kernel)
+
+
+def _distill(commands: Any) -> None:
+    distill = commands.add_parser(
+        "distill",
+        help="distill the kernels of your own classifier into few gradients",
+        description="Distill the tangent kernels of your own classifier, one a class, into few synthetic gradients of "
+        "few numbers, with which ridge regression predicts what the network says. This runs your code: the function "
+        "that TARGET names takes no arguments and returns (model, inputs), (f, params, inputs) or a Linearization.",
+        epilog="example: ntkest distill model.py:make --labels labels.npy --data kmeans --points 50 --size 50 "
+        "--test test.npy --out distilled.npz",
+        allow_abbrev=False,
+    )
+    distill.set_defaults(repeat=None)
+    distill.add_argument("target", metavar="TARGET", help="module:function or file.py:function, as for ntkest report")
+    distill.add_argument("--out", metavar="FILE", help="write the distilled kernel, to be read by DistilledNTK.load")
+    distill.add_argument("--labels", metavar="SOURCE", help="classes of the inputs, as --targets of ntkest report")
+    distill.add_argument("--test", metavar="SOURCE", help="other inputs to be evaluated on: a file, or a function")
+    distill.add_argument("--test-labels", metavar="SOURCE", help="their classes")
+    distill.add_argument(
+        "--data", default="identity", metavar="STAGE", help=f"{', '.join(STAGES)} (default: identity, all inputs)"
+    )
+    distill.add_argument("--points", type=_count, metavar="N", help="how many a class the stage chooses or makes")
+    distill.add_argument("--dim", type=_count, metavar="K", help="dimensions of gradients (default: 4096, or less)")
+    distill.add_argument("--kind", default="rademacher", metavar="KIND", help="of the projection (default: rademacher)")
+    distill.add_argument(
+        "--compression", default="local-global", metavar="NAME", help=f"{', '.join(COMPRESSIONS)} (default: the first)"
+    )
+    distill.add_argument("--size", type=_count, metavar="S", help="gradients in the end (default: by the thresholds)")
+    distill.add_argument("--variance", type=_positive, metavar="T", help="part of the trace that eigenvectors hold")
+    distill.add_argument("--coverage-threshold", type=_positive, metavar="T", help="global ones covered less are added")
+    distill.add_argument("--clusters", type=_count, metavar="H", help="for local eigenvectors")
+    distill.add_argument("--ridge", type=_positive, metavar="R", help="relative to the kernels' mean diagonal")
+    distill.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of all random numbers (default: 0)")
+    distill.add_argument("--memory", metavar="SIZE", help="budget for gradients, such as 512MB")
+    distill.add_argument("--batch", type=_count, metavar="N", help="examples that are linearized together")
+    distill.add_argument("--store", metavar="STORE", help="a zarr store for features, from which a stopped run goes on")
+    distill.add_argument("--workers", type=_count, metavar="N", help="processes that share the gradients")
+    _output(distill)
 
 
 def _outputs(text: str) -> str | int:

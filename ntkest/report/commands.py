@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from . import analysis, demo, document, figures, files, kernel, repeat, tables
+from . import analysis, demo, distill, document, figures, files, kernel, repeat, tables
 from .arguments import DEFAULTS
 from .problems import CommandError
 from .progress import stages
 from .run import Run
 
-COMMANDS = {"demo": demo.run, "report": analysis.run, "kernel": kernel.run}
+COMMANDS = {"demo": demo.run, "report": analysis.run, "kernel": kernel.run, "distill": distill.run}
 
 
 def run(options: Namespace) -> int:
@@ -69,5 +69,11 @@ def _finish(done: Run, options: Namespace) -> int:
         if options.json is not None:
             files.write(options.json, document.encode(done), options.force)
         if options.plot is not None:
-            files.write(options.plot, figures.draw(done.summaries, done.title, options.plot), options.force)
+            files.write(options.plot, _drawn(done, options.plot), options.force)
     return 130 if done.interrupted else 0
+
+
+def _drawn(done: Run, path: str) -> bytes:
+    if done.analysis is not None:
+        return figures.analysis(done.analysis, done.title, path)
+    return figures.draw(done.summaries, done.title, path)

@@ -1,4 +1,4 @@
-"""``--plot``: every quantity with its 95 % interval, of the whole network and of its parts."""
+"""``--plot``: every quantity with its 95 % interval, of the whole network and of its parts; or a distillation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..distilled.study import Analysis
 from ..estimate import Estimate
 from ..summary import TITLES, Summary
 from .problems import CommandError
@@ -65,6 +66,21 @@ def draw(summaries: Mapping[str, Summary], title: str, path: str) -> bytes:
     if len(summaries) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(summaries), frameon=False)
+    return encoded(figure, path)
+
+
+def analysis(found: Analysis, title: str, path: str) -> bytes:
+    """The analysis of a distillation: spectra, containment, heat map, and errors by dimensions."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 7.8), layout="constrained")
+    found.plot(figure.subplots(2, 2))
+    figure.suptitle(title, fontsize=11)
+    return encoded(figure, path)
+
+
+def encoded(figure: Any, path: str) -> bytes:
+    """A figure in the format of the path's ending."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=150)
     return buffer.getvalue()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from ..atomic import write_whole
 from .problems import CommandError
 
 
@@ -24,25 +23,14 @@ def check(path: str | None, force: bool) -> None:
 
 
 def write(path: str, content: bytes, force: bool) -> None:
-    """Write to a temporary file beside `path`, then rename it: nobody ever sees half a file."""
+    """Write a file that `check` has no objection to.
+
+    Raises
+    ------
+    CommandError
+    """
     check(path, force)
-    place = Path(path).resolve()  # a link stays a link
     try:
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-            os.replace(temporary, place)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(Path(path), content)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,6 +13,7 @@ from typing import Any
 from .. import usercode
 from ..kernels import ntk
 from ..kernels.store import Store, opened
+from ..kernels.streaming import KERNEL, moments
 from ..memory import size_text
 from .problems import CommandError
 from .progress import Stages
@@ -35,7 +36,7 @@ def run(options: Namespace, stages: Stages) -> Run:
 
         _compute(options, progress)
     seconds = {"kernel": time.perf_counter() - start}
-    store = opened(Path(options.out).absolute())
+    store = opened(Path(options.out).absolute(), KERNEL)
     results = _results(store)
     title = f"The kernel of {options.target}"
     return Run(
@@ -53,7 +54,7 @@ def _compute(options: Namespace, progress: Any) -> None:
     keywords = {name: getattr(options, name) for name in KEYWORDS}
     keywords |= {"out": options.out, "force": options.force, "progress": progress}
     if options.workers is not None:
-        with _cluster(options.workers) as client:
+        with cluster(options.workers) as client:
             ntk(options.target, options.other, client=client, memory=options.memory, **keywords)
         return
     with usercode.importable(options.target):
@@ -63,7 +64,7 @@ def _compute(options: Namespace, progress: Any) -> None:
 
 
 @contextmanager
-def _cluster(workers: int) -> Iterator[Any]:
+def cluster(workers: int) -> Iterator[Any]:
     """A client of as many processes on this machine, which go when the work is done."""
     try:
         from distributed import Client, LocalCluster
@@ -83,16 +84,16 @@ def _cluster(workers: int) -> Iterator[Any]:
 def _results(store: Store) -> dict[str, Any]:
     """Shapes, and of each kernel what its tiles' own sums tell."""
     kernels: dict[str, Any] = {}
-    for name, (trace, square) in zip(store.names or ("kernel",), store.moments(), strict=True):
+    for name, (trace, square) in zip(store.names or ("kernel",), moments(store), strict=True):
         kernels[name] = {"frobenius_norm": square**0.5}
-        if store.plan.symmetric:
+        if store.about["symmetric"]:
             kernels[name] |= {"trace": trace, "effective_rank": trace**2 / square if square else None}
     array = store.arrays()[0]
     return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "chunk": array.chunks[0],
-        "tiles": len(store.plan.places()),
+        "tiles": len(store.layout.places()),
         "bytes": array.nbytes * len(kernels),
         "kernels": kernels,
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..distilled.study import Analysis
 from ..summary import Summary
 from .tables import Section
 
@@ -15,7 +16,7 @@ class Run:
     """The outcome of a command."""
 
     command: str
-    """"demo", "report" or "kernel"."""
+    """"demo", "report", "kernel" or "distill"."""
     target: str | None
     """TARGET as it was given."""
     title: str
@@ -29,6 +30,8 @@ class Run:
     seconds: Mapping[str, float]
     """Time by stage."""
     summaries: Mapping[str, Summary] = field(default_factory=dict)
-    """What the plot shows, by label."""
+    """What the plot shows, by label; or ..."""
+    analysis: Analysis | None = None
+    """... what it shows of a distillation."""
     interrupted: bool = False
     """Whether Ctrl-C ended it early."""
