@@ -196,6 +196,22 @@ def test_factors_give_what_their_rows_do(kind, positions, inputs, memory):
     np.testing.assert_allclose(ntkest.project(Factors(blocks, sizes, k, rows=True), 100, kind), wanted, atol=1e-10)
 
 
+@pytest.mark.parametrize("inputs", ["left", "right"])
+@pytest.mark.parametrize("sizes", [(300, 700), (700, 300), (3000, 5), (5, 3000)], ids=str)
+def test_large_layers_keep_to_their_memory(inputs, sizes):
+    draw, n = np.random.default_rng(0), 60
+    block, memory = layer(draw, 10, n, 1, *sizes, inputs), 24_000_000
+    J = Factors([block], [sizes[0] * sizes[1]], 10)
+    ntkest.project(J, 600, memory=memory)
+    tracemalloc.start()
+    found = ntkest.project(J, 600, memory=memory)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < memory + found.nbytes
+    wanted = ntkest.project(Factors([block], [sizes[0] * sizes[1]], 10, rows=True), 600)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_the_cheaper_way_is_taken():
     from ntkest.projection.blocks import in_factors
 
@@ -378,8 +394,8 @@ def test_bad_input_says_so(call, message):
 @pytest.mark.parametrize("way", ["backward", "forward"])
 def test_examples_with_features_that_are_not_finite_are_named(way, memory):
     class Broken(Only):
-        def jvp(self, tangents):
-            return np.where(np.isnan(BROKEN[:, 7]), np.nan, self.inner.jvp(tangents))
+        def map_jvp(self, *arguments):
+            return np.where(np.isnan(BROKEN[:, 7]), np.nan, self.inner.map_jvp(*arguments))
 
         def uses(self, cotangents, start, stop):
             return (BROKEN.reshape(N, O, P).transpose(1, 0, 2)[:, start:stop],)

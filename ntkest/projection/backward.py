@@ -72,7 +72,7 @@ class Within:
 
     def bytes_each(self, project: Projection) -> int:
         """See `Backward.bytes_each`."""
-        return int(self.passes) * sum(project.sizes) * project.item + project.held() * project.item
+        return int(self.passes) * (sum(project.sizes) + project.held()) * project.item
 
     def features(self, project: Projection, ranges: Sequence[Range]) -> Iterator[Array]:
         """See `Backward.features`."""

@@ -55,8 +55,8 @@ class Projection:
         made, most = self._begun(), 0
         if blocks is not None and isinstance(made, DenseSketch):
             k = max(map(cotangents_of, blocks))
-            factored = (b for b in zip(blocks, self.sizes, strict=True) if in_factors(*b, self.matrix.dim))
-            most = max((-(-on_the_way(*b) // k) for b in factored), default=0)
+            factored = (b for b, size in zip(blocks, self.sizes, strict=True) if in_factors(b, size, self.matrix.dim))
+            most = max((-(-on_the_way(block, self.tile) // k) for block in factored), default=0)
         return 2 * self.matrix.dim + max(made.held(max(self.sizes)), most)
 
     def multiplications(self, blocks: Sequence[Block]) -> float:

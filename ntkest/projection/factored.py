@@ -14,8 +14,11 @@ from ..kernels.contraction import Block, cotangents_of, examples_of
 from ..linearization import Array
 from .matrices import GROUP
 from .pieces import left_part, looked_up, rows_of, spans
-from .sketches import DenseSketch, strips
+from .sketches import STRIP, DenseSketch, strips
 from .streams import Range
+
+WAY = 2**13
+"""Numbers for each position of each example that the products with a tile have, at least of a group of columns."""
 
 
 def common_side(block: Block) -> int | None:
@@ -42,12 +45,13 @@ def multiplications(block: Block, size: int, dim: int) -> tuple[float, float]:
     return through_rows, float(n * positions * dim * (size + k * own))
 
 
-def on_the_way(block: Block, size: int) -> int:
-    """Numbers an example that `add_factored` holds at least."""
-    if not isinstance(block, tuple):
-        return 0
+def on_the_way(block: Block, tile: int) -> int:
+    """Numbers an example that `add_factored` holds, with tiles of so many."""
+    assert isinstance(block, tuple)
     positions, q = (int(length) for length in block[1].shape[2:])
-    return positions * GROUP * (q if _inputs_left(block) else 1)
+    k, left = cotangents_of(block), _inputs_left(block)
+    inner = max(GROUP * q if left else STRIP, min(WAY, tile))
+    return positions * (2 * inner + (k * q if left else k * inner // GROUP)) + 2 * k * STRIP
 
 
 def add_factored(sketch: DenseSketch, block: Block, index: int, size: int) -> None:
@@ -55,8 +59,9 @@ def add_factored(sketch: DenseSketch, block: Block, index: int, size: int) -> No
     add = _inputs_left_share if _inputs_left(block) else _inputs_right_share
     assert isinstance(block, tuple)
     left, right = (side if looked_up((side, block[1])) else sketch.cast(side) for side in block)
+    most = min(WAY, sketch.tile) if _inputs_left(block) else sketch.tile
     for strip, columns in enumerate(sketch.strips):
-        narrow = max(1, sketch.tile // int(right.shape[3]))
+        narrow = most // int(right.shape[3])
         shares = [add(sketch, (left, right), index, size, part) for part in strips(columns, narrow)]
         sketch.put(strip, _joined(sketch.xp, shares, rows_of(block)))
 
@@ -74,7 +79,7 @@ def _inputs_right_share(
     c = columns[1] - columns[0]
     flat = xp.reshape(right, (n * positions, q))
     total: Any = None
-    for a in spans(block, size // q, max(1, sketch.tile // (q * c))):
+    for a in spans(block, size // q, max(1, min(sketch.tile // q, WAY) // c)):
         tile = xp.reshape(sketch.part(index, (a[0] * q, a[1] * q), columns, right), (-1, q, c))
         inner = xp.reshape(flat @ tile, (-1, n, positions, c))
         inner = xp.reshape(xp.permute_dims(inner, (1, 2, 0, 3)), (n, -1, c))

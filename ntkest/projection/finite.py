@@ -22,5 +22,6 @@ def check_features(xp: Any, features: Array, first: int = 0) -> None:
         bad = [first + n for n, finite in enumerate(sound) if not finite]
         raise NonFiniteError(
             f"features of examples {', '.join(map(str, bad[:SHOWN]))}{', …' if len(bad) > SHOWN else ''} are NaN or "
-            "infinite, as their gradients are; look at the model's derivatives there, or leave them out"
+            f"infinite, as their gradients are, if these are not too large for {features.dtype}; look at the model's "
+            "derivatives there, or leave them out"
         )

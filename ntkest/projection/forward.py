@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.images import outputs_each
-from ..linearization import Array, beside, checked_examples
+from ..linearization import Array, beside, checked_examples, identity
 from ..probes import probe_exponent
 from .blocks import Projection
 from .streams import Range
@@ -35,7 +35,7 @@ class Forward:
         exponent = probe_exponent(J)
         scale = math.ldexp(project.matrix.scale, exponent)
         for columns in ranges:
-            images = J.jvp(self._tangents(project, columns, math.ldexp(1.0, -exponent)))
+            images = J.map_jvp(identity, self._tangents(project, columns, math.ldexp(1.0, -exponent)))
             found = xp.astype(images, project.dtype, copy=False) * scale
             found = xp.reshape(found, (columns[1] - columns[0], *J.outputs.shape))
             found = xp.reshape(xp.moveaxis(found, self.axis + 1, 1), (-1, self.count, outputs_each(J)))

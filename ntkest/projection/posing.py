@@ -62,10 +62,11 @@ class Question:
         item, shape = item_bytes(self.J.xp, self.J.xp.empty((0,), dtype=self._dtype)), self.shape
         tile = min(TILE, max(GROUP, memory // (16 * item)))
         need = self.source.bytes_each(self.projection(tile))
-        most = self.J.chunk_size("jvp", shape[2]) if self.axis else shape[0]
+        step = min(shape[self.axis], 3 * memory // (4 * need))
         if stored:
-            most = min(most, max(1, STORED * shape[self.axis] // (item * math.prod(shape))))
-        step = min(most, 3 * memory // (4 * need))
+            step = min(step, max(1, STORED * shape[self.axis] // (item * math.prod(shape))))
+        if self.axis and step > GROUP:
+            step -= step % GROUP  # whole groups are drawn
         if step < 1:
             what = "a column of Q" if self.axis else "the gradients of an example"
             enough = size_text(1.02 * (4 * need + 2) / 3)
