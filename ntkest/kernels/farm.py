@@ -37,8 +37,6 @@ class KernelJob:
     outputs: Any
     by: str | None
     seed: int
-    memory: int = 0
-    """Bytes, by which tiles are planned."""
     about: Mapping[str, Any] | None = None
     plan: Plan | None = None
     out: str | None = None
@@ -51,9 +49,9 @@ class KernelJob:
         """See `Job.posed`."""
         return posed(sides[0], sides[1] if len(sides) > 1 else None, self.outputs, self.by, self.seed)
 
-    def described(self, question: Question) -> Cost:
+    def described(self, question: Question, memory: int) -> Cost:
         """See `Job.described`."""
-        return question.cost(self.memory)
+        return question.cost(memory)
 
     def mismatch(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
         """See `Job.mismatch`."""
@@ -83,7 +81,7 @@ def farmed(
     WorkerError, StoreError, NTKError
     """
     with executor_of(client) as executor:
-        about, cost = description(executor, replace(job, memory=memory))
+        about, cost = description(executor, job, memory)
         names = tuple(about["names"])
         if path is None:
             shape = (about["shape"][0], about["shape"][1])

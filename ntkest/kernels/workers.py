@@ -41,8 +41,8 @@ class Job(Protocol):
         """What is built: a question, with a method ``about``."""
         ...
 
-    def described(self, question: Any) -> Any:
-        """What tasks are planned by."""
+    def described(self, question: Any, memory: int) -> Any:
+        """What tasks within so much memory are planned by."""
         ...
 
     def mismatch(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
@@ -60,11 +60,11 @@ _lock = threading.Lock()
 _built: dict[Any, tuple[Any, Mapping[str, Any]]] = {}
 
 
-def describe(job: Job) -> tuple[Mapping[str, Any], Any]:
-    """What the question is about, and what tasks are planned by."""
+def describe(job: Job, memory: int) -> tuple[Mapping[str, Any], Any]:
+    """What the question is about, and what tasks within so much memory are planned by."""
     question, about = _question(job)
     with _importable(job):
-        return about, job.described(question)
+        return about, job.described(question, memory)
 
 
 def compute(job: Job, task: Any) -> Any:
@@ -123,9 +123,9 @@ def executor_of(client: Any) -> Any:
     )
 
 
-def description(executor: Executor, job: Job) -> tuple[Mapping[str, Any], Any]:
+def description(executor: Executor, job: Job, memory: int) -> tuple[Mapping[str, Any], Any]:
     """`describe`, by a worker."""
-    found: tuple[Mapping[str, Any], Any] = _result(executor.submit(describe, job))
+    found: tuple[Mapping[str, Any], Any] = _result(executor.submit(describe, job, memory))
     return found
 
 

@@ -30,8 +30,6 @@ class ProjectionJob:
     dim: int
     kind: str
     seed: int
-    memory: int
-    """Of a task."""
     about: Mapping[str, Any] | None = None
     plan: Plan | None = None
     out: str | None = None
@@ -44,9 +42,9 @@ class ProjectionJob:
         """See `Job.posed`."""
         return posed(sides[0], self.dim, self.kind, self.seed)
 
-    def described(self, question: Question) -> Plan:
+    def described(self, question: Question, memory: int) -> Plan:
         """See `Job.described`."""
-        return question.plan(self.memory, True)
+        return question.plan(memory, True)
 
     def mismatch(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
         """See `Job.mismatch`."""
@@ -61,7 +59,9 @@ class ProjectionJob:
         return [(place, None) for place in into(store.opened(Path(self.out), PROJECTION), question, self.plan, task)]
 
 
-def farmed(client: Any, job: ProjectionJob, path: Path | None, force: bool, report: Callable[[int, int], None]) -> Any:
+def farmed(
+    client: Any, job: ProjectionJob, memory: int, path: Path | None, force: bool, report: Callable[[int, int], None]
+) -> Any:
     """The features, as a NumPy array, or as a zarr array at `path`.
 
     Raises
@@ -69,7 +69,7 @@ def farmed(client: Any, job: ProjectionJob, path: Path | None, force: bool, repo
     WorkerError, StoreError, NTKError
     """
     with executor_of(client) as executor:
-        about, plan = description(executor, job)
+        about, plan = description(executor, job, memory)
         if path is not None:
             found = begin(path, about, lambda: plan, force)
             job = replace(job, about=about, plan=plan_of(found.about), out=str(path))
@@ -83,14 +83,14 @@ def farmed(client: Any, job: ProjectionJob, path: Path | None, force: bool, repo
         return features
 
 
-def job_of(J: Any, dim: Any, kind: Any, seed: Any, memory: int) -> ProjectionJob:
+def job_of(J: Any, dim: Any, kind: Any, seed: Any) -> ProjectionJob:
     """From a factory and keywords.
 
     Raises
     ------
     InvalidTypeError, InvalidValueError
     """
-    return ProjectionJob((usercode.name_of(J),), dim, kind, seed, memory)
+    return ProjectionJob((usercode.name_of(J),), dim, kind, seed)
 
 
 def _tasks(places: Sequence[Place] | set[Place]) -> list[Task]:

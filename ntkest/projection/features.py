@@ -90,7 +90,8 @@ def project(
         from ..kernels.store import as_path  # imported where they are needed: they bring a part of the standard library
         from .farm import farmed, job_of
 
-        return farmed(client, job_of(J, dim, kind, seed, budget), None if out is None else as_path(out), force, report)
+        path = None if out is None else as_path(out)
+        return farmed(client, job_of(J, dim, kind, seed), budget, path, force, report)
     question = posed(J, dim, kind, seed)
     if out is not None:
         from ..kernels.store import as_path
