@@ -5,7 +5,7 @@ runs to a tolerance, ``python -m benchmarks estimators`` estimators against thos
 benchmarks sides`` maps which of them wins where. ``python -m benchmarks overhead`` times what is not AD, and ``python
 -m benchmarks kernels`` exact kernels beside those of other libraries; ``width`` and ``depth`` hold pNTK against the
 full NTK, in value and in time, and ``regression`` predicts with both. ``projection`` times random projections beside
-those of other libraries.
+those of other libraries, and ``distilled`` judges the stages of the distilled NTK.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from . import (
     depth_page,
+    distilled_page,
     estimators_page,
     kernels_page,
     overhead_page,
@@ -45,6 +46,7 @@ OWN = {
     "overhead": "what estimators spend outside AD passes",
     "projection": "random projections of gradients beside those of other libraries",
     "regression": "digits read by tangent kernels, beside the network",
+    "distilled": "what the stages of the distilled NTK keep of a network's answers",
 }
 """Benchmarks that are modules with a command line of their own."""
 
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         raw = json.loads(options.file.read_text(encoding="utf-8"))
         pages = {
             "depth": depth_page,
+            "distilled": distilled_page,
             "regression": regression_page,
             "estimators": estimators_page,
             "kernels": kernels_page,

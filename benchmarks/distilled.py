@@ -3,7 +3,7 @@
 ``python -m benchmarks distilled`` writes docs/benchmarks/distilled.json, and the page and the figures beside it. Two
 networks are trained from several seeds. The gradients of 500 images of each are combined in every way that there is,
 and judged by images held out; every data stage chooses or makes points, whose kernel regression and whose tangent
-space are judged; and new networks are trained on the points alone. Nothing is timed: networks and seeds share the cores.
+space are judged; and new networks are trained on the points alone. Nothing is timed: networks and seeds share cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks distilled", description=__doc__)
     parser.add_argument("--network", choices=NETWORKS, action="append", help="only this; may be repeated")
-    parser.add_argument("--seeds", type=int, default=3, help="of training and all else (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=8, help="of training and all else (default: %(default)s)")
+    parser.add_argument("--stages", type=int, default=3, help="of them, for the data stage (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="s (default: %(default)s)")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="points a class")
     parser.add_argument("--points", type=int, default=500, help="whose gradients are combined (default: %(default)s)")
@@ -43,7 +44,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
     parser.add_argument("--render", action="store_true", help="only write page and figures again, from the JSON file")
     options = parser.parse_args(given)
-    numbers = (options.seeds, options.epochs, options.student_steps, options.processes, *options.sizes, *options.counts)
+    numbers = (
+        options.seeds,
+        options.stages,
+        options.epochs,
+        options.student_steps,
+        options.processes,
+        *options.sizes,
+        *options.counts,
+    )
     if min(numbers) < 1 or max(options.sizes) > options.points:
         parser.error("numbers are positive, and --sizes at most --points")
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -59,11 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All networks and seeds, the larger network first."""
+    """All networks and seeds, what takes long first."""
     networks = [name for name in reversed(NETWORKS) if not options.network or name in options.network]
     settings = {
         "sizes": sorted(set(options.sizes)),
         "counts": sorted(set(options.counts)),
+        "stages": min(options.stages, options.seeds),
         "points": options.points,
         "dim": options.dim,
         "images": options.images,
@@ -71,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         "student steps": options.student_steps,
     }
-    tasks = [{"network": name, "seed": seed, **settings} for name in networks for seed in range(options.seeds)]
+    tasks = [{"network": name, "seed": seed, **settings} for seed in range(options.seeds) for name in networks]
     with ThreadPoolExecutor(options.processes) as pool:
         cells = list(pool.map(_run, tasks))
     return {

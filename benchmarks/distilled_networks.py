@@ -14,7 +14,7 @@ CLASSES, HELD_OUT = 10, 360
 EPOCHS, BATCH, RATE = 80, 64, 2e-3
 """Of the training of teachers, by Adam on the cross-entropy, with a rate that falls as a cosine."""
 
-STEPS, STUDENT_RATE = 400, 3e-3
+STEPS, STUDENT_RATE = 300, 3e-3
 """Of the training of students on all of their few points at once."""
 
 

@@ -1,2 +1,285 @@
-def write(found, folder):
-    pass
+"""The page about distillation. All of its numbers, and the words that depend on them, come from the JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import distilled_figures
+from .distilled_averages import average, cells_of, error_ratio, from_global, mean_and_error, networks_of, side_of
+from .distilled_points_page import points_part, points_short
+from .report import _table
+
+Row = dict[str, Any]
+
+EARLIER = {
+    "uniform": (0.45, 0.73, 0.93, 0.97),
+    "kmeans": (0.50, 0.90, 0.95, 0.98),
+    "farthest": (0.51, 0.85, 0.95, 0.98),
+    "global": (0.82, 0.95, 0.98, 0.99),
+}
+"""Fidelity of the MLP at s = 5, 10, 20, 40 that an earlier, independent program found on a split of its own."""
+
+EARLIER_SIZES, AGREED = (5, 10, 20, 40), 0.1
+MEASURES = {
+    "fidelity": ("Fidelity", "{:.3f}"),
+    "accuracy": ("Accuracy", "{:.3f}"),
+    "logit_mse": ("Mean squared error of logits", "{:.3g}"),
+    "condition": ("Condition number", "{:.2g}"),
+    "smallest": ("Smallest eigenvalue, of the mean diagonal", "{:.2g}"),
+}
+
+
+def write(found: Row, folder: Path) -> None:
+    """The page and its figures."""
+    distilled_figures.draw(found, folder)
+    (folder / "distilled.md").write_text(markdown(found), encoding="utf-8")
+
+
+def markdown(found: Row) -> str:
+    """The page."""
+    parts = [
+        "# The distilled NTK on digits",
+        _about(found),
+        "## In short",
+        "\n".join(f"- {line}" for line in [*_short(found), *points_short(found)]),
+        "## Networks",
+        _networks(found),
+        "## Combinations",
+        f"Class-kernel ridge regression from s combinations of the gradients of {found['points']} images, "
+        f"{found['points'] // 10} of each class, projected to k = {found['dim']:,}. *uniform* to *rpcholesky* keep s "
+        "images as they are, chosen without labels, the mean of 5 draws each; *global* are the first s eigenvectors "
+        "of K̄, the baseline; *local-global* is `local_global(…, size=s)`. Its variants: *raw* columns instead of "
+        "orthonormal ones; *no gaps*, with `coverage_threshold=0`; and clusters *by labels* instead of spectral ones.",
+        "![Fidelity, accuracy and error of logits by the number of combinations](distilled.svg)",
+    ]
+    for network in networks_of(found):
+        parts += [f"### {network}", *_combinations(found, network)]
+    parts += ["### Beside an earlier program", _beside_earlier(found)] if "MLP" in networks_of(found) else []
+    parts += ["## Local-global compression and its baseline", _differences(found), _thresholds(found)]
+    parts += ["## The predictor of rank r", _curves(found), "![Fidelity and error by rank](distilled-ranks.svg)"]
+    return "\n\n".join([*parts, *points_part(found)]) + "\n"
+
+
+def _about(found: Row) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    one = found["cells"][0]
+    return (
+        f"`{found['command']}`, {versions}. Raw numbers: [distilled.json](distilled.json). Do not edit.\n\n"
+        f"scikit-learn's digits, {one['train']:,} for training and {one['held']:,} held out, which all numbers here are "
+        f"about. Each is the mean of {found['seeds']} seeds, of the split, the training, the projection and all "
+        "choices. *Fidelity*: how often the largest output is the network's. The ridge is 1e-4 of the mean diagonal. "
+        f"One image is {1 / one['held']:.4f}."
+    )
+
+
+def _methods(found: Row) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in found["cells"][0]["compressions"]))
+
+
+def _variants(found: Row) -> list[str]:
+    """Everything that is compared with the global eigenvectors and is not a selection."""
+    methods = _methods(found)
+    return methods[methods.index("global") + 1 :]
+
+
+def _networks(found: Row) -> str:
+    rows = []
+    for network in networks_of(found):
+        cells = cells_of(found, network)
+        teacher, ranks = [c["teacher"]["held"] for c in cells], [r for c in cells for r in c["ranks"]]
+        rows.append(
+            [
+                network,
+                f"{cells[0]['parameters']:,}",
+                ", ".join(f"{rate:.1%}" for rate in teacher),
+                f"{min(ranks)} to {max(ranks)}",
+                f"{mean_and_error([c['mean rank'] for c in cells])[0]:.0f}",
+                f"{mean_and_error([c['pooled rank'] for c in cells])[0]:.0f}",
+                f"{mean_and_error([c['containment gap'] for c in cells])[0]:.1%}",
+                f"{mean_and_error([c['whole']['fidelity'] for c in cells])[0]:.4f}",
+            ]
+        )
+    head = ["", "P", "accuracy", "r(.05) of a class", "of K̄", "pooled", "gap", "fidelity of all points"]
+    return (
+        "The MLP is 64-128-10; the ConvNet has 3 × 3 convolutions with 8 and 16 channels, the second with stride 2, and "
+        f"a linear readout. Adam, {found['epochs']} epochs. *r(.05)*: how many eigenvalues carry 95 % of the kernel of "
+        f"{found['points']} images. *Gap*: the share of the local variance of ten clusters that is outside these of "
+        "K̄.\n\n" + _table(head, rows)
+    )
+
+
+def _combinations(found: Row, network: str) -> list[str]:
+    cells, sizes = cells_of(found, network), found["sizes"]
+    head = ["s", *(str(size) for size in sizes)]
+    parts = ["m/s = " + ", ".join(f"{found['points'] / size:g}" for size in sizes) + "."]
+    for measure, (title, pattern) in MEASURES.items():
+        rows = []
+        for method in _methods(found):
+            values = (average(cells, "compressions", measure, method=method, size=size) for size in sizes)
+            rows.append([method, *(pattern.format(value) for value in values)])
+        parts += [f"*{title}*", _table(head, rows)]
+    return parts
+
+
+def _earlier_rows(found: Row) -> list[tuple[str, int, float, float]]:
+    """Method, s, ours, and what the earlier program found."""
+    cells = cells_of(found, "MLP")
+    return [
+        (method, size, average(cells, "compressions", "fidelity", method=method, size=size), wanted)
+        for method, figures in EARLIER.items()
+        for size, wanted in zip(EARLIER_SIZES, figures, strict=True)
+        if size in found["sizes"]
+    ]
+
+
+def _reversed(found: Row) -> list[str]:
+    """Pairs of methods that are the other way round than in the earlier program."""
+    rows, lines = _earlier_rows(found), []
+    for size in EARLIER_SIZES:
+        here = [(method, ours, wanted) for method, s, ours, wanted in rows if s == size]
+        for low, ours_low, wanted_low in here:
+            for high, ours_high, wanted_high in here:
+                if wanted_low < wanted_high and ours_low > ours_high:
+                    lines.append(f"{low} {ours_low:.3f} over {high} {ours_high:.3f} at s = {size}")
+    return lines
+
+
+def _far(found: Row) -> list[str]:
+    """Figures that are further apart than agreed."""
+    return [
+        f"{method} at s = {size} ({ours:.2f} and {wanted:.2f})"
+        for method, size, ours, wanted in _earlier_rows(found)
+        if abs(ours - wanted) > AGREED
+    ]
+
+
+def _beside_earlier(found: Row) -> str:
+    rows = []
+    for method in EARLIER:
+        own = [(size, ours, wanted) for name, size, ours, wanted in _earlier_rows(found) if name == method]
+        cells = [
+            f"{ours:.3f} / {wanted:.2f}" + ("" if abs(ours - wanted) <= AGREED else " ✗") for _, ours, wanted in own
+        ]
+        rows.append([method, *cells])
+    sizes = [size for size in EARLIER_SIZES if size in found["sizes"]]
+    order = _reversed(found)
+    said = "The order of the four is the same at every s." if not order else f"In another order: {'; '.join(order)}."
+    return (
+        "Fidelity of the MLP here / by an earlier program with a split, a training and draws of its own, from 500 real "
+        f"images with k = 2,048; ✗ where they are further apart than {AGREED}.\n\n"
+        + _table(["s", *map(str, sizes)], rows)
+        + f"\n\n{said}"
+    )
+
+
+def _short(found: Row) -> list[str]:
+    lines = []
+    if "MLP" in networks_of(found):
+        far, order = _far(found), _reversed(found)
+        count = len(_earlier_rows(found))
+        lines.append(
+            f"{count - len(far)} of {count} figures of an earlier program are met within {AGREED}"
+            + (f"; not: {', '.join(far)}" if far else "")
+            + (f". The order differs: {'; '.join(order)}." if order else ", and the order of methods is the same.")
+        )
+    return [*lines, *_verdict(found)]
+
+
+def _verdict(found: Row) -> list[str]:
+    """Whether and where local-global compression beats the global eigenvectors."""
+    better, worse, count = [], [], 0
+    for network in networks_of(found):
+        for method in _variants(found):
+            for size in found["sizes"]:
+                mean, error = from_global(cells_of(found, network), method, size)
+                said = f"{method.replace('… ', '')} of the {network} at s = {size} ({mean:+.3f} ± {error:.3f})"
+                count += 1
+                (better if side_of(mean, error) > 0 else worse if side_of(mean, error) < 0 else []).append(said)
+    default = []
+    for size in found["sizes"]:
+        mean, error = from_global(cells_of(found), "local-global", size)
+        default.append(f"{mean:+.4f} ± {error:.4f} at s = {size}")
+    clearly = "by more than two standard errors"
+    first = (
+        f"Local-global compression {'beats' if better else 'nowhere beats'} the global eigenvectors in fidelity "
+        f"{clearly}" + (f" in {len(better)} of {count} comparisons: {'; '.join(better)}" if better else "") + ". "
+        f"It is below them {clearly} in {len(worse)} of {count}" + (f": {'; '.join(worse)}." if worse else ".")
+    )
+    if better:
+        first += f" Where nothing differs, {count} comparisons of {found['seeds']} seeds show some such too."
+    return [
+        first,
+        f"The default less the baseline, over all networks: {', '.join(default)}. No other s combinations keep as much "
+        "of tr K̄ as the baseline does.",
+    ]
+
+
+def _differences(found: Row) -> str:
+    parts = []
+    for network in networks_of(found):
+        rows = []
+        for method in _variants(found):
+            cells = []
+            for size in found["sizes"]:
+                mean, error = from_global(cells_of(found, network), method, size)
+                ratio = error_ratio(cells_of(found, network), method, size)
+                mark = {1: " ▲", -1: " ▼", 0: ""}[side_of(mean, error)]
+                cells.append(f"{mean:+.3f} ± {error:.3f}{mark}, {ratio:.2f}")
+            rows.append([method, *cells])
+        parts.append(_table([network, *(f"s = {size}" for size in found["sizes"])], rows))
+    return (
+        "Fidelity less that of the global eigenvectors of the same network, the mean and its standard error over "
+        "seeds, and the ratio of the squared errors of logits. ▲ and ▼: by more than two standard errors.\n\n"
+        + "\n\n".join(parts)
+    )
+
+
+def _thresholds(found: Row) -> str:
+    rows = []
+    for network in networks_of(found):
+        cells = cells_of(found, network)
+        for tau, coverage in dict.fromkeys((row["variance"], row["coverage"]) for row in cells[0]["thresholds"]):
+            own = [r for c in cells for r in c["thresholds"] if (r["variance"], r["coverage"]) == (tau, coverage)]
+            mean, error = mean_and_error([r["fidelity"] - r["global"]["fidelity"] for r in own])
+            rows.append(
+                [
+                    network,
+                    f"{tau:g}",
+                    coverage,
+                    f"{mean_and_error([r['size'] for r in own])[0]:.0f}",
+                    f"{mean_and_error([r['gaps'] for r in own])[0]:.0f}",
+                    *(f"{mean_and_error([side['kept'] for side in sides])[0]:.3f}" for sides in _sides(own)),
+                    *(f"{mean_and_error([side['fidelity'] for side in sides])[0]:.3f}" for sides in _sides(own)),
+                    f"{mean:+.3f} ± {error:.3f}",
+                ]
+            )
+    head = ["", "τ_v", "coverage", "s", "gaps", "kept", "… by global", "fidelity", "… of global", "difference"]
+    return (
+        "By thresholds, as the method is written: s is an outcome of τ_v, with τ_g = 0.9 and ten spectral clusters; "
+        "beside it as many global eigenvectors. *Kept*: the share of tr K̄ in the span.\n\n" + _table(head, rows)
+    )
+
+
+def _sides(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    return rows, [row["global"] for row in rows]
+
+
+def _curves(found: Row) -> str:
+    parts = []
+    for network in networks_of(found):
+        cells = cells_of(found, network)
+        names = list(dict.fromkeys(row["of"] for row in cells[0]["curves"]))
+        ranks = sorted({row["rank"] for row in cells[0]["curves"]})
+        rows = []
+        for name in names:
+            there = {row["rank"] for row in cells[0]["curves"] if row["of"] == name}
+            values = (
+                f"{average(cells, 'curves', 'fidelity', of=name, rank=r):.3f}" if r in there else "" for r in ranks
+            )
+            rows.append([name, *values])
+        parts.append(_table([network, *(f"r = {rank}" for rank in ranks)], rows))
+    return (
+        f"Fidelity with the first r principal components of each class only: of all {found['points']} points, and of "
+        f"{max(found['sizes'])} combinations.\n\n" + "\n\n".join(parts)
+    )

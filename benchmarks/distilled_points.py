@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
-import numpy as np
 import torch
 
 import ntkest
@@ -37,11 +35,11 @@ def measured(
     points, students = [], []
     for count in settings["counts"]:
         for name in STAGES:
-            began = time.perf_counter()
             stage = _stage(name, count, settings["steps"])
             found = stage(posed(model, digits.images, labels=digits.labels.numpy(), count=count, seed=seed))
-            seconds = time.perf_counter() - began
-            points.append({"stage": name, "count": count, **judge(found), **_cost(found), "seconds": seconds})
+            points.append(
+                {"stage": name, "count": count, "steps": getattr(stage, "steps", 0), **judge(found), **_cost(found)}
+            )
             for aims in ("logits", "labels"):
                 rate = _student(network, model, digits, found, aims, settings["student steps"], seed)
                 students.append({"stage": name, "count": count, "aims": aims, "accuracy": rate})
@@ -57,7 +55,7 @@ def _stage(name: str, count: int, steps: int | None) -> Any:
 
 
 def _cost(found: Points) -> dict[str, int]:
-    """Gradients of the stage, and of the points themselves, which a kernel regression needs."""
+    """Of the stage itself."""
     return {"stage gradients": found.gradients, "passes": found.passes}
 
 
