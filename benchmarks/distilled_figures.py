@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .distilled_averages import average, cells_of, networks_of
+from .distilled_averages import average, cells_of, networks_of, with_points
 
 Row = dict[str, Any]
 
@@ -95,7 +95,7 @@ def _by_stage(plt: Any, found: Row) -> Any:
     stages = list(dict.fromkeys(row["stage"] for row in found["cells"][0]["points"]))
     colours = {**COLOURS, "wasserstein": "#0072B2", "tangent": "#D55E00", "inducing": "#E69F00"}
     for row, network in zip(axes, networks_of(found), strict=True):
-        cells = cells_of(found, network)
+        cells = with_points(found, network)
         for name in stages:
             where: Row = {"stage": name}
             left = [average(cells, "points", "held residual", count=n, **where) for n in found["counts"]]

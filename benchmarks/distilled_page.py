@@ -66,10 +66,11 @@ def _about(found: Row) -> str:
     one = found["cells"][0]
     return (
         f"`{found['command']}`, {versions}. Raw numbers: [distilled.json](distilled.json). Do not edit.\n\n"
-        f"scikit-learn's digits, {one['train']:,} for training and {one['held']:,} held out, which all numbers here are "
-        f"about. Each is the mean of {found['seeds']} seeds, of the split, the training, the projection and all "
-        "choices. *Fidelity*: how often the largest output is the network's. The ridge is 1e-4 of the mean diagonal. "
-        f"One image is {1 / one['held']:.4f}."
+        f"scikit-learn's digits, {one['train']:,} for training and {one['held']:,} held out, on which everything is "
+        f"measured. Numbers are means over seeds, of the split, the training, the projection and all choices: "
+        f"{found['seeds']} for combinations, {found['stages']} for points; those after ± are standard errors. "
+        "*Fidelity*: how often the largest output is the network's; "
+        f"one image is {1 / one['held']:.4f}. Ridges are 1e-4 of the mean diagonal."
     )
 
 
@@ -92,20 +93,21 @@ def _networks(found: Row) -> str:
             [
                 network,
                 f"{cells[0]['parameters']:,}",
-                ", ".join(f"{rate:.1%}" for rate in teacher),
+                f"{mean_and_error(teacher)[0]:.1%} ({min(teacher):.1%} to {max(teacher):.1%})",
                 f"{min(ranks)} to {max(ranks)}",
                 f"{mean_and_error([c['mean rank'] for c in cells])[0]:.0f}",
                 f"{mean_and_error([c['pooled rank'] for c in cells])[0]:.0f}",
                 f"{mean_and_error([c['containment gap'] for c in cells])[0]:.1%}",
-                f"{mean_and_error([c['whole']['fidelity'] for c in cells])[0]:.4f}",
+                f"{mean_and_error([c['whole']['fidelity'] for c in cells])[0]:.3f}",
             ]
         )
     head = ["", "P", "accuracy", "r(.05) of a class", "of K̄", "pooled", "gap", "fidelity of all points"]
     return (
-        "The MLP is 64-128-10; the ConvNet has 3 × 3 convolutions with 8 and 16 channels, the second with stride 2, and "
-        f"a linear readout. Adam, {found['epochs']} epochs. *r(.05)*: how many eigenvalues carry 95 % of the kernel of "
-        f"{found['points']} images. *Gap*: the share of the local variance of ten clusters that is outside these of "
-        "K̄.\n\n" + _table(head, rows)
+        "The MLP is 64-128-10; the ConvNet has 3 × 3 convolutions with 8 and 16 channels, the second with stride 2, "
+        f"and a linear readout. They are trained by Adam for {found['epochs']} epochs. *r(.05)*: how many eigenvalues "
+        f"carry 95 % of the kernel of {found['points']} images, of a class by itself, of the mean K̄, and of all "
+        "classes pooled. *Gap*: the share of the variance of ten clusters that is outside the first r(.05) "
+        "eigenvectors of K̄.\n\n" + _table(head, rows)
     )
 
 
@@ -193,21 +195,23 @@ def _verdict(found: Row) -> list[str]:
         for method in _variants(found):
             for size in found["sizes"]:
                 mean, error = from_global(cells_of(found, network), method, size)
+                side = side_of(mean, error, found["seeds"])
                 said = f"{method.replace('… ', '')} of the {network} at s = {size} ({mean:+.3f} ± {error:.3f})"
                 count += 1
-                (better if side_of(mean, error) > 0 else worse if side_of(mean, error) < 0 else []).append(said)
+                (better if side > 0 else worse if side < 0 else []).append(said)
     default = []
     for size in found["sizes"]:
         mean, error = from_global(cells_of(found), "local-global", size)
         default.append(f"{mean:+.4f} ± {error:.4f} at s = {size}")
-    clearly = "by more than two standard errors"
     first = (
-        f"Local-global compression {'beats' if better else 'nowhere beats'} the global eigenvectors in fidelity "
-        f"{clearly}" + (f" in {len(better)} of {count} comparisons: {'; '.join(better)}" if better else "") + ". "
-        f"It is below them {clearly} in {len(worse)} of {count}" + (f": {'; '.join(worse)}." if worse else ".")
+        f"Local-global compression, in {count} comparisons of variants, sizes and networks, has a higher fidelity than "
+        f"as many global eigenvectors in {len(better)}"
+        + (f": {'; '.join(better)}. " if better else ". ")
+        + f"It has a lower one in {len(worse)}"
+        + (f": {'; '.join(worse)}. " if worse else ". ")
+        + f"In the other {count - len(better) - len(worse)} the 95 % interval of the difference has zero in it. By "
+        f"chance alone about {count / 40:.0f} would be higher and as many lower."
     )
-    if better:
-        first += f" Where nothing differs, {count} comparisons of {found['seeds']} seeds show some such too."
     return [
         first,
         f"The default less the baseline, over all networks: {', '.join(default)}. No other s combinations keep as much "
@@ -224,14 +228,13 @@ def _differences(found: Row) -> str:
             for size in found["sizes"]:
                 mean, error = from_global(cells_of(found, network), method, size)
                 ratio = error_ratio(cells_of(found, network), method, size)
-                mark = {1: " ▲", -1: " ▼", 0: ""}[side_of(mean, error)]
+                mark = {1: " ▲", -1: " ▼", 0: ""}[side_of(mean, error, found["seeds"])]
                 cells.append(f"{mean:+.3f} ± {error:.3f}{mark}, {ratio:.2f}")
             rows.append([method, *cells])
         parts.append(_table([network, *(f"s = {size}" for size in found["sizes"])], rows))
     return (
-        "Fidelity less that of the global eigenvectors of the same network, the mean and its standard error over "
-        "seeds, and the ratio of the squared errors of logits. ▲ and ▼: by more than two standard errors.\n\n"
-        + "\n\n".join(parts)
+        "Fidelity less that of as many global eigenvectors of the same network, and the ratio of the squared errors of "
+        "logits. ▲ and ▼: zero is outside the 95 % interval of the difference.\n\n" + "\n\n".join(parts)
     )
 
 

@@ -23,10 +23,10 @@ def points_short(found: Row) -> list[str]:
     lines = []
     for count in found["counts"]:
         said = [_residuals(found, network, count) for network in networks_of(found)]
-        lines.append(f"{count} points a class, the tangent-space residual: {'; '.join(said)}.")
+        lines.append(f"The tangent-space residual of {count} points a class: {'; '.join(said)}.")
     for count in found["counts"]:
         said = [_fidelities(found, network, count) for network in networks_of(found)]
-        lines.append(f"{count} points a class, fidelity: {'; '.join(said)}.")
+        lines.append(f"The fidelity of {count} points a class: {'; '.join(said)}.")
     return [*lines, _saved(found), *_trained(found)]
 
 
@@ -36,11 +36,8 @@ def _residuals(found: Row, network: str, count: int) -> str:
     lowest = min(values, key=lambda name: values[name])
     if lowest == "tangent":
         second = min((name for name in values if name != "tangent"), key=lambda name: values[name])
-        return f"that of tangent-tuned points is the lowest ({network}: {values[lowest]:.4f}, then {second}, {values[second]:.4f})"
-    return (
-        f"that of tangent-tuned points is NOT the lowest ({network}: {values['tangent']:.4f}, and {lowest} "
-        f"{values[lowest]:.4f})"
-    )
+        return f"lowest for tangent-tuned ones, {values[lowest]:.4f}, then {second}, {values[second]:.4f} ({network})"
+    return f"NOT lowest for tangent-tuned ones, {values['tangent']:.4f}: {lowest}, {values[lowest]:.4f} ({network})"
 
 
 def _fidelities(found: Row, network: str, count: int) -> str:
@@ -57,8 +54,8 @@ def _fidelities(found: Row, network: str, count: int) -> str:
     )
     word = {1: "above", 0: "level with", -1: "BELOW"}[side_of(mean, error, len(cells))]
     return (
-        f"tangent-tuned points are {word} the best selection of the {network}, {best} "
-        f"({means[best]:.4f}; {mean:+.4f} ± {error:.4f})"
+        f"tangent-tuned ones are {word} the best selection, {best} with {means[best]:.4f}, by {mean:+.4f} ± "
+        f"{error:.4f} ({network})"
     )
 
 
@@ -67,10 +64,10 @@ def _saved(found: Row) -> str:
     ours = ", ".join(f"{train / (count * CLASSES):.1f} with {count}" for count in found["counts"])
     paper = " and ".join(f"{IMAGENETTE / (count * CLASSES):.0f}" for count in (10, 50))
     return (
-        f"Gradients that a kernel regression is left with: N/m times fewer, {ours} points a class of {train:,} images "
-        f"({paper} with 10 and 50 a class of the {IMAGENETTE:,} images of Imagenette: the paper's 20 to 100). As many "
-        "are saved altogether by uniform and wasserstein points alone; the other stages spend more on the choice than "
-        "they save, see the table."
+        f"Jacobian evaluations are N/m times fewer where the choice of points takes none: {ours} points a class of "
+        f"{train:,} images, by uniform and wasserstein points. The paper's 20 to 100 times are N/m too: {paper} with "
+        f"10 and 50 of each of {CLASSES} classes and the {IMAGENETTE:,} images of Imagenette. Selections by gradients "
+        "look at all images and save none; stages that go through the kernel take more than the full kernel does here."
     )
 
 
@@ -97,12 +94,11 @@ def points_part(found: Row) -> list[str]:
     """Tables and the figure."""
     parts = [
         "## Points",
-        "Kernel regression from few points of each class, with exact class kernels in float64. *Residual*: the share of "
-        "the gradients of images held out that is outside the span of those of the points, Σ_c ‖(I - Π_c)φ_c‖² / "
-        "Σ_c ‖φ_c‖². *Error*: the mean square of logit errors over that of logits. *Gradients*: ∇_θ f_c(x) that choosing "
-        "or making the points and regression from them takes, and how many times fewer than the full kernel; selections "
-        "by gradients look at all images. *Passes*: of the stage, forward and reverse. With 50 points a class or more "
-        "the stages that go through the kernel take 30 steps instead of 150.",
+        "Kernel regression from few points of each class, with exact class kernels in float64. *Residual*: the share "
+        "of the gradients of images held out that is outside the span of those of the points, Σ_c ‖(I - Π_c)φ_c‖² / "
+        "Σ_c ‖φ_c‖². *Error*: the mean square of logit errors over that of logits. *Gradients*: how many ∇_θ f_c(x) "
+        "choosing or making the points and regression from them takes; *saved*: how many times fewer than the full "
+        "kernel. *Passes*: those of the stage, forward and reverse, of one image. " + _steps(found),
         "![Residuals of points, and accuracies of networks trained on them](distilled-points.svg)",
     ]
     for network in networks_of(found):
@@ -129,6 +125,13 @@ def points_part(found: Row) -> list[str]:
         rows.append(["all images, the teacher", *(f"{base:.3f}" for _ in found["counts"])])
         parts.append(_table([network, *(f"{count} a class" for count in found["counts"])], rows))
     return parts
+
+
+def _steps(found: Row) -> str:
+    """How long the stages that go through the kernel had."""
+    rows = [row for row in found["cells"][0]["points"] if row["stage"] == "tangent"]
+    said = ", ".join(f"{row['steps']} steps with {row['count']} points a class" for row in rows)
+    return f"*tangent* and *inducing* take {said}."
 
 
 def _points(found: Row, network: str, count: int) -> str:
