@@ -11,6 +11,10 @@ from scipy.special import stdtrit
 Row = dict[str, Any]
 Cell = dict[str, Any]
 
+CLASSES = 10
+BY_GRADIENTS = ("kmeans", "farthest", "leverage", "rpcholesky")
+"""Data stages that choose points by the gradients of all images."""
+
 SURE = 0.95
 """Of the interval of a mean difference that is to be without zero where there is said to be one."""
 
@@ -75,7 +79,7 @@ def side_of(mean: float, error: float, count: int) -> int:
     return 1 if mean > 0 else -1
 
 
-def gradients(cell: Cell, row: Row) -> int:
+def gradients(row: Row) -> int:
     """∇_θ f_c(x) that kernel regression from the points takes, those by which they were chosen or made included.
 
     Points that were chosen by their gradients have these already.
@@ -83,7 +87,3 @@ def gradients(cell: Cell, row: Row) -> int:
     own = row["count"] * CLASSES * CLASSES
     chosen = row["stage"] in BY_GRADIENTS
     return int(row["stage gradients"] + (0 if chosen else own))
-
-
-CLASSES = 10
-BY_GRADIENTS = ("kmeans", "farthest", "leverage", "rpcholesky")

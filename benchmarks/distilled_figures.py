@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ COLOURS = {
 }
 """From the palette of Okabe and Ito."""
 
-MEASURES = {"fidelity": "fidelity", "accuracy": "accuracy", "logit_mse": "squared error of logits"}
+MEASURES = {"fidelity": "1 - fidelity", "accuracy": "accuracy", "logit_mse": "squared error of logits"}
 
 
 def draw(found: Row, folder: Path) -> None:
@@ -53,6 +54,12 @@ def _finish(figure: Any, axes: Any, names: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(names, 5), frameon=False, fontsize=8)
 
 
+def _shown(value: float, measure: str) -> float:
+    """Fidelity by what it lacks, and nothing where it lacks nothing: there is no such place on a logarithmic axis."""
+    lacks = 1 - value if measure == "fidelity" else value
+    return lacks if lacks > 1e-9 else math.nan
+
+
 def _by_size(plt: Any, found: Row) -> Any:
     """Measures against s."""
     figure, axes = _grid(plt, found, len(MEASURES), 9)
@@ -61,10 +68,13 @@ def _by_size(plt: Any, found: Row) -> Any:
         cells = cells_of(found, network)
         for ax, (measure, title) in zip(row, MEASURES.items(), strict=True):
             for method in methods:
-                y = [average(cells, "compressions", measure, method=method, size=s) for s in found["sizes"]]
+                y = [
+                    _shown(average(cells, "compressions", measure, method=method, size=s), measure)
+                    for s in found["sizes"]
+                ]
                 style = "--" if method.startswith("…") else "-"
                 ax.plot(found["sizes"], y, "o" + style, ms=3, lw=1.2, color=COLOURS[method], label=method)
-            ax.set(xscale="log", yscale="log" if measure == "logit_mse" else "linear", xlabel="combinations s")
+            ax.set(xscale="log", yscale="linear" if measure == "accuracy" else "log", xlabel="combinations s")
             ax.set_title(f"{network}: {title}", fontsize=9)
             ax.set_xticks(found["sizes"], [str(s) for s in found["sizes"]], minor=False)
             ax.xaxis.set_minor_formatter("")
@@ -81,34 +91,37 @@ def _by_rank(plt: Any, found: Row) -> Any:
         for ax, measure in zip(row, ("fidelity", "logit_mse"), strict=True):
             for name in names:
                 ranks = [r["rank"] for r in cells[0]["curves"] if r["of"] == name]
-                y = [average(cells, "curves", measure, of=name, rank=r) for r in ranks]
+                y = [_shown(average(cells, "curves", measure, of=name, rank=r), measure) for r in ranks]
                 ax.plot(ranks, y, "o-", ms=3, lw=1.2, color=COLOURS[name], label=name)
-            ax.set(xscale="log", yscale="log" if measure == "logit_mse" else "linear", xlabel="rank r")
+            ax.set(xscale="log", yscale="log", xlabel="rank r")
             ax.set_title(f"{network}: {MEASURES[measure]}", fontsize=9)
     _finish(figure, axes, len(names))
     return figure
 
 
 def _by_stage(plt: Any, found: Row) -> Any:
-    """Residuals, and the accuracy of students on logits, against points a class."""
+    """Residuals beside those of points at random, and the accuracy of students on logits, against points a class."""
     figure, axes = _grid(plt, found, 2, 7)
     stages = list(dict.fromkeys(row["stage"] for row in found["cells"][0]["points"]))
     colours = {**COLOURS, "wasserstein": "#0072B2", "tangent": "#D55E00", "inducing": "#E69F00"}
     for row, network in zip(axes, networks_of(found), strict=True):
         cells = with_points(found, network)
         for name in stages:
-            where: Row = {"stage": name}
-            left = [average(cells, "points", "held residual", count=n, **where) for n in found["counts"]]
-            right = [average(cells, "students", "accuracy", count=n, aims="logits", **where) for n in found["counts"]]
+            residuals, base = (
+                [average(cells, "points", "held residual", stage=stage, count=n) for n in found["counts"]]
+                for stage in (name, "uniform")
+            )
+            left = [ours / random for ours, random in zip(residuals, base, strict=True)]
+            right = [
+                average(cells, "students", "accuracy", stage=name, count=n, aims="logits") for n in found["counts"]
+            ]
             for ax, y in zip(row, (left, right), strict=True):
                 ax.plot(found["counts"], y, "o-", ms=3, lw=1.2, color=colours[name], label=name)
-        base = sum(cell["teacher"]["held"] for cell in cells) / len(cells)
-        row[1].axhline(base, color="black", lw=0.8)
-        for ax, title in zip(row, ("tangent-space residual", "a new network's accuracy"), strict=True):
+        row[1].axhline(sum(cell["teacher"]["held"] for cell in cells) / len(cells), color="black", lw=0.8)
+        for ax, title in zip(row, ("residual / that of uniform", "accuracy of new networks"), strict=True):
             ax.set(xscale="log", xlabel="points a class")
             ax.set_title(f"{network}: {title}", fontsize=9)
             ax.set_xticks(found["counts"], [str(n) for n in found["counts"]], minor=False)
             ax.xaxis.set_minor_formatter("")
-        row[0].set_yscale("log")
     _finish(figure, axes, len(stages))
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,13 @@ def _steps(count: int, epochs: int, seed: int) -> list[np.ndarray]:
     return [order[start : start + BATCH] for order in orders for start in range(0, count, BATCH)]
 
 
-def _descend(model: torch.nn.Module, pairs: Iterator, loss, rate: float, steps: int) -> None:
+def _descend(
+    model: torch.nn.Module,
+    pairs: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    rate: float,
+    steps: int,
+) -> None:
     optimizer = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for images, aims in pairs:

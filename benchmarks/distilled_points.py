@@ -21,10 +21,8 @@ STAGES = ("uniform", *CHOICES, "wasserstein", "tangent", "inducing")
 RIDGE = 1e-4
 """Of the regression, relative to the mean of the diagonal, as `ntkest.distill` has it."""
 
-FEWER = 30
-"""Steps of the stages that go through the kernel, from this many points a class on, where a step takes long."""
-
-Kernels = tuple[torch.Tensor, torch.Tensor]
+FEWER, MANY = 30, 50
+"""Steps of the stages that go through the kernel, and from how many points a class on: there a step takes long."""
 
 
 def measured(
@@ -49,7 +47,7 @@ def measured(
 def _stage(name: str, count: int, steps: int | None) -> Any:
     """By name; the slow ones with as many steps as they are given time for."""
     stage = as_stage(name)
-    if isinstance(stage, Tuned) and (steps or count >= 50):
+    if isinstance(stage, Tuned) and (steps or count >= MANY):
         return Tuned(stage.loss, steps=steps or FEWER)
     return stage
 

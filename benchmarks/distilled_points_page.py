@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .distilled_averages import average, gradients, in_cell, mean_and_error, networks_of, side_of, with_points
+from .distilled_averages import CLASSES, average, gradients, in_cell, mean_and_error, networks_of, side_of, with_points
 from .report import _table
 
 Row = dict[str, Any]
 
 SELECTIONS = ("uniform", "kmeans", "farthest", "leverage", "rpcholesky")
-IMAGENETTE, CLASSES = 9469, 10
+IMAGENETTE = 9469
 """Training images of the data set that the paper has its 20 to 100 times from."""
 
 
@@ -139,9 +139,9 @@ def _points(found: Row, network: str, count: int) -> str:
     rows = []
     for name in _stages(found):
         where = {"stage": name, "count": count}
-        own = [(cell, row) for cell in cells for row in cell["points"] if (row["stage"], row["count"]) == (name, count)]
-        taken = mean_and_error([gradients(cell, row) for cell, row in own])[0]
-        full = own[0][0]["train"] * CLASSES
+        own = [row for cell in cells for row in cell["points"] if (row["stage"], row["count"]) == (name, count)]
+        taken = mean_and_error([gradients(row) for row in own])[0]
+        full = cells[0]["train"] * CLASSES
         rows.append(
             [
                 name,
