@@ -5,7 +5,8 @@ runs to a tolerance, ``python -m benchmarks estimators`` estimators against thos
 benchmarks sides`` maps which of them wins where. ``python -m benchmarks overhead`` times what is not AD, and ``python
 -m benchmarks kernels`` exact kernels beside those of other libraries; ``width`` and ``depth`` hold pNTK against the
 full NTK, in value and in time, and ``regression`` predicts with both. ``projection`` times random projections beside
-those of other libraries, and ``distilled`` judges the stages of the distilled NTK.
+those of other libraries, ``distilled`` judges the stages of the distilled NTK, and ``pipeline`` distills a residual
+network.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from . import (
     kernels_page,
     overhead_page,
     projection_page,
+    pipeline_page,
     regression_page,
     report,
     sides_page,
@@ -47,6 +49,7 @@ OWN = {
     "projection": "random projections of gradients beside those of other libraries",
     "regression": "digits read by tangent kernels, beside the network",
     "distilled": "what the stages of the distilled NTK keep of a network's answers",
+    "pipeline": "distillation of a residual network: time, memory, fidelity and ledger",
 }
 """Benchmarks that are modules with a command line of their own."""
 
@@ -84,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
             "kernels": kernels_page,
             "overhead": overhead_page,
             "projection": projection_page,
+            "pipeline": pipeline_page,
             "sides": sides_page,
             "tolerance": tolerance_page,
             "width": width_page,

@@ -1,0 +1,96 @@
+"""The whole pipeline of `ntkest.distill` on a residual network with more than a million parameters.
+
+``python -m benchmarks pipeline`` writes docs/benchmarks/pipeline.json and the page beside it. The network is trained in
+a process of its own; another distills it, scores it on images held out and analyses its kernels, and says how long
+that took and how much memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import pipeline_page
+from .passes import machine
+from .worker import versions
+
+KINDS = ("sjlt", "rademacher", "gaussian")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, measure, and write the results."""
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m benchmarks pipeline", description=__doc__)
+    parser.add_argument("--train", type=int, default=2000, help="N, images to distill (default: %(default)s)")
+    parser.add_argument("--held", type=int, default=500, help="images held out (default: %(default)s)")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256], help="of the network's stages")
+    parser.add_argument("--epochs", type=int, default=30, help="of training (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=4096, help="k (default: %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of the projection (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=50, help="s (default: %(default)s)")
+    parser.add_argument("--others", type=int, nargs="*", default=[10, 20, 50, 100], help="s to compare with baselines")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for everything (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
+    parser.add_argument("--render", action="store_true", help="only write the page again, from the JSON file")
+    options = parser.parse_args(given)
+    if min(options.train, options.held, options.epochs, options.dim, options.size, options.threads) < 1:
+        parser.error("--train, --held, --epochs, --dim, --size and --threads take positive numbers")
+    if any(width < 8 or width % 8 for width in options.widths):
+        parser.error("--widths takes multiples of 8, the groups of the norms")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    file = options.folder / "pipeline.json"
+    if not options.render:
+        found = measure(options)
+        found["command"] = shlex.join(["python", "-m", "benchmarks", "pipeline", *_without_folder(given)])
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        part.replace(file)
+    page = pipeline_page.markdown(json.loads(file.read_text(encoding="utf-8")))
+    (options.folder / "pipeline.md").write_text(page, encoding="utf-8")
+    print(f"wrote {file} and pipeline.md", file=sys.stderr)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Train, then distill."""
+    names = ("train", "held", "widths", "epochs", "dim", "kind", "size", "others")
+    settings = {name: getattr(options, name) for name in names}
+    load = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        task = {**settings, "threads": options.threads, "folder": folder}
+        network = _run({**task, "work": "train"})
+        print(f"trained in {network['seconds']:.0f} s: {network['held']:.1%} right", file=sys.stderr, flush=True)
+        found = _run({**task, "work": "distill"})
+    return {
+        "benchmark": "pipeline",
+        "machine": load,
+        "versions": versions("torch"),
+        "threads": options.threads,
+        "settings": settings,
+        "network": network,
+        **found,
+    }
+
+
+def _without_folder(given: list[str]) -> list[str]:
+    """Arguments that change what is measured: where it is written does not."""
+    at = given.index("--folder") if "--folder" in given else len(given)
+    return [*given[:at], *given[at + 2 :]]
+
+
+def _run(task: dict[str, Any]) -> dict[str, Any]:
+    """The worker's JSON."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(names, str(task["threads"]))}
+    command = [sys.executable, "-m", "benchmarks.pipeline_worker", json.dumps(task)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{task} failed")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
