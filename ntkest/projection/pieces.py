@@ -41,9 +41,20 @@ def pieces(xp: Any, block: Block, size: int, width: int) -> Iterator[tuple[Array
 
 
 def outer(xp: Any, left: Array, right: Array) -> Array:
-    """Σ_s left_s ⊗ right_s, (k, n, p, q)."""
-    if left.shape[2] == 1:
+    """Σ_s left_s ⊗ right_s, (k, n, p, q).
+
+    A factor that all cotangents share is multiplied with those of all at once: broadcast, it would be copied for each.
+    """
+    (k, n, positions, p), (common, *_, q) = left.shape, right.shape
+    if positions == 1:
         return left[:, :, 0, :, None] * right[:, :, 0, None, :]
+    if common == 1 < k:
+        own = xp.reshape(xp.permute_dims(left, (1, 0, 3, 2)), (n, k * p, positions))
+        return xp.permute_dims(xp.reshape(own @ right[0, ...], (n, k, p, q)), (1, 0, 2, 3))
+    if k == 1 < common:
+        own = xp.reshape(xp.permute_dims(right, (1, 2, 0, 3)), (n, positions, common * q))
+        shared = xp.matrix_transpose(left[0, ...]) @ own
+        return xp.permute_dims(xp.reshape(shared, (n, p, common, q)), (2, 0, 1, 3))
     return xp.matrix_transpose(left) @ right
 
 
