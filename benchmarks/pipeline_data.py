@@ -11,10 +11,10 @@ SIDE, CLASSES = 16, 10
 DIGITS = 1437
 """Of scikit-learn's 1,797; images that are held out show the other 360."""
 
-TURN, SIZES, SHIFT = 0.35, (1.1, 1.9), 2.0
+TURN, SIZES, SHIFT = 0.25, (1.2, 1.8), 1.5
 """Radians either way; pixels of an image for one of a digit, least and most; pixels either way."""
 
-CONTRAST, WAVES, NOISE = 0.35, 0.35, 0.08
+CONTRAST, WAVES, NOISE = 0.5, 0.2, 0.05
 """Least distance of the ink's colour from that of the ground, channels being 0 to 1; amplitude of the waves on the
 ground; standard deviation of a pixel."""
 

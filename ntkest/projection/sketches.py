@@ -120,25 +120,33 @@ class SparseSketch:
         return run * max(RUNS, -(-GATHERED // run))
 
     def held(self, size: int) -> int:
-        """See `Sketch.held`: these columns as they come, with both signs, and gathered."""
-        return 3 * min(self.width, size) + min(self.width, size + self.matrix.run)
+        """See `Sketch.held`: these columns as they come, on their side, and gathered."""
+        return 2 * min(self.width, size) + min(self.width, size + self.matrix.run)
 
     def add(self, piece: Array, block: int, start: int) -> None:
-        """See `Sketch.add`."""
+        """See `Sketch.add`. Few runs are gathered at a time: all together would not stay in the cache."""
         xp, run, (m, count) = self.xp, self.matrix.run, piece.shape
         first, last = start // run, -(-(start + count) // run)
         lying = xp.astype(piece, self.dtype, copy=False).T
-        nothing = xp.zeros_like(lying[:1, :])
-        signed = xp.concat([lying, -lying, nothing], axis=0)  # (2·count + 1, m)
+        lying = xp.concat([lying, xp.zeros_like(lying[:1, :])], axis=0)  # (count + 1, m), in rows
         before = np.arange(first, last)[:, None] * run - start
-        for part in range(len(self._totals)):
+        together = max(1, GATHERED // run)
+        for part, (left, right) in enumerate(self.matrix.parts):
             order, negated = self.matrix.sources(block, (first, last), part)
             place = before + order
             there = (order < run) & (place >= 0) & (place < count)
-            wanted = np.where(there, place + count * negated, 2 * count)
-            found = xp.take(signed, beside(xp, wanted.ravel(), lying, xp.int32), axis=0)
-            share = xp.sum(xp.reshape(found, (*wanted.shape, m)), axis=0)
-            self._totals[part] = share if self._totals[part] is None else self._totals[part] + share
+            wanted = beside(xp, np.where(there, place, count), lying, xp.int32)
+            signs = beside(xp, 1.0 - 2.0 * negated, lying, self.dtype)
+            for i in range(0, last - first, together):
+                j = min(i + together, last - first)
+                found = xp.take(lying, xp.reshape(wanted[i:j, :], (-1,)), axis=0)
+                found *= xp.reshape(signs[i:j, :], (-1, 1))
+                if together > 1:
+                    found = xp.sum(xp.reshape(found, (-1, right - left, m)), axis=0)
+                if self._totals[part] is None:
+                    self._totals[part] = found
+                else:
+                    self._totals[part] += found
 
     def result(self) -> Array:
         """See `Sketch.result`."""
