@@ -28,10 +28,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, measure, and write the results."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks pipeline", description=__doc__)
-    parser.add_argument("--train", type=int, default=2000, help="N, images to distill (default: %(default)s)")
+    parser.add_argument("--drawn", type=int, default=10000, help="images to train on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=2000, help="N of them, to distill (default: %(default)s)")
     parser.add_argument("--held", type=int, default=500, help="images held out (default: %(default)s)")
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256], help="of the network's stages")
-    parser.add_argument("--epochs", type=int, default=30, help="of training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="of training (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=4096, help="k (default: %(default)s)")
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of the projection (default: %(default)s)")
     parser.add_argument("--size", type=int, default=50, help="s (default: %(default)s)")
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(given)
     if min(options.train, options.held, options.epochs, options.dim, options.size, options.threads) < 1:
         parser.error("--train, --held, --epochs, --dim, --size and --threads take positive numbers")
+    if options.drawn < options.train:
+        parser.error("--drawn takes at least as many as --train: those that are distilled are among them")
     if any(width < 8 or width % 8 for width in options.widths):
         parser.error("--widths takes multiples of 8, the groups of the norms")
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train, then distill."""
-    names = ("train", "held", "widths", "epochs", "dim", "kind", "size", "others")
+    names = ("drawn", "train", "held", "widths", "epochs", "dim", "kind", "size", "others")
     settings = {name: getattr(options, name) for name in names}
     load = machine()
     with tempfile.TemporaryDirectory() as folder:

@@ -34,12 +34,12 @@ def markdown(found: dict[str, Any]) -> str:
         f"The network has {network['parameters']:,} parameters: a convolution, a block of two convolutions for each of "
         f"the widths {widths}, with group norm, and a linear head. The images, 3 × 16 × 16, show scikit-learn's "
         "handwritten digits, turned, resized and shifted at random, in a random colour on a ground of another with "
-        f"coloured waves and noise; {settings['train']:,} to train on, and {settings['held']:,} held out, of digits "
+        f"coloured waves and noise; {settings['drawn']:,} to train on, and {settings['held']:,} held out, of digits "
         f"that no other image shows. {settings['epochs']} epochs of training took {network['seconds']:.0f} s; then the "
         f"network reads {network['train']:.1%} of its images and {network['held']:.1%} of those held out.",
         "",
-        f"`ntkest.distill` takes the gradients of all {settings['train']:,} images and 10 outputs at their weights "
-        f"after training, projects them to k = {settings['dim']:,} dimensions by {KINDS[settings['kind']]}, and makes "
+        f"`ntkest.distill` takes the gradients of 10 outputs at the first {settings['train']:,} images that it was "
+        f"trained on, projects them to k = {settings['dim']:,} dimensions by {KINDS[settings['kind']]}, and makes "
         f"s = {settings['size']} combinations ({_kinds(found)}).",
         "",
         "## Time and memory",

@@ -39,7 +39,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 
 def train(task: dict[str, Any]) -> dict[str, Any]:
     """Weights are written to a file."""
-    (images, labels), (there, truth) = pipeline_data.images(task["train"], task["held"])
+    (images, labels), (there, truth) = pipeline_data.images(task["drawn"], task["held"])
     began = time.perf_counter()
     model = trained(images, labels, task["epochs"], tuple(task["widths"]))
     seconds = time.perf_counter() - began
@@ -55,8 +55,9 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
 def distill(task: dict[str, Any]) -> dict[str, Any]:
     """The pipeline, timed step by step; and other compressions of the same features, which are not."""
     (images, labels), (there, truth) = (
-        tuple(torch.from_numpy(a) for a in part) for part in pipeline_data.images(task["train"], task["held"])
+        tuple(torch.from_numpy(a) for a in part) for part in pipeline_data.images(task["drawn"], task["held"])
     )
+    images, labels = images[: task["train"]].clone(), labels[: task["train"]].clone()
     model = ResNet(tuple(task["widths"]))
     model.load_state_dict(torch.load(_weights(task)))
     model.eval().requires_grad_(True)

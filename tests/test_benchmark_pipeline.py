@@ -10,7 +10,23 @@ from benchmarks import __main__, pipeline, pipeline_data
 
 pytestmark = pytest.mark.skipif(not (find_spec("torch") and find_spec("sklearn")), reason="needs torch, scikit-learn")
 
-SMALL = ["--train", "70", "--held", "30", "--widths", "8", "16", "--epochs", "2", "--dim", "128", "--size", "9"]
+SMALL = [
+    "--drawn",
+    "80",
+    "--train",
+    "70",
+    "--held",
+    "30",
+    "--widths",
+    "8",
+    "16",
+    "--epochs",
+    "2",
+    "--dim",
+    "128",
+    "--size",
+    "9",
+]
 
 
 def test_images_held_out_show_other_digits(monkeypatch):
@@ -98,7 +114,7 @@ def test_a_small_run_writes_its_files(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "pipeline.md").read_text() == page
 
 
-@pytest.mark.parametrize("given", [["--train", "0"], ["--widths", "8", "12"]])
+@pytest.mark.parametrize("given", [["--train", "0"], ["--widths", "8", "12"], ["--drawn", "1999"]])
 def test_sizes_that_cannot_be_are_refused(given, tmp_path, capsys):
     with pytest.raises(SystemExit):
         pipeline.main([*given, "--folder", str(tmp_path)])
