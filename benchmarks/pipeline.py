@@ -36,8 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=4096, help="k (default: %(default)s)")
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of the projection (default: %(default)s)")
     parser.add_argument("--size", type=int, default=50, help="s (default: %(default)s)")
+    parser.add_argument("--memory", default="256MB", help="for gradients at a time (default: %(default)s)")
     parser.add_argument("--others", type=int, nargs="*", default=[10, 20, 50, 100], help="s to compare with baselines")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for everything (default: %(default)s)")
+    parser.add_argument(
+        "--weights", type=Path, help="keep the trained network here, or take it from here if it is there"
+    )
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
     parser.add_argument("--render", action="store_true", help="only write the page again, from the JSON file")
     options = parser.parse_args(given)
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "pipeline.json"
     if not options.render:
         found = measure(options)
-        found["command"] = shlex.join(["python", "-m", "benchmarks", "pipeline", *_without_folder(given)])
+        found["command"] = shlex.join(["python", "-m", "benchmarks", "pipeline", *_without_places(given)])
         part = file.with_suffix(".part")
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         part.replace(file)
@@ -62,11 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train, then distill."""
-    names = ("drawn", "train", "held", "widths", "epochs", "dim", "kind", "size", "others")
+    names = ("drawn", "train", "held", "widths", "epochs", "dim", "kind", "size", "memory", "others")
     settings = {name: getattr(options, name) for name in names}
     load = machine()
     with tempfile.TemporaryDirectory() as folder:
-        task = {**settings, "threads": options.threads, "folder": folder}
+        weights = options.weights or Path(folder, "weights.pt")
+        task = {**settings, "threads": options.threads, "folder": folder, "weights": str(weights)}
         network = _run({**task, "work": "train"})
         print(f"trained in {network['seconds']:.0f} s: {network['held']:.1%} right", file=sys.stderr, flush=True)
         found = _run({**task, "work": "distill"})
@@ -81,16 +86,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _without_folder(given: list[str]) -> list[str]:
-    """Arguments that change what is measured: where it is written does not."""
-    at = given.index("--folder") if "--folder" in given else len(given)
-    return [*given[:at], *given[at + 2 :]]
+def _without_places(given: list[str]) -> list[str]:
+    """Arguments that change what is measured: where files are does not."""
+    left = list(given)
+    for name in ("--folder", "--weights"):
+        if name in left:
+            del left[left.index(name) : left.index(name) + 2]
+    return left
 
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:
     """The worker's JSON."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, str(task["threads"]))}
+    environment["OMP_WAIT_POLICY"] = "passive"  # processor seconds are then of work, and not of waiting
     command = [sys.executable, "-m", "benchmarks.pipeline_worker", json.dumps(task)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

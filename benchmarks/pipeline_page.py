@@ -62,7 +62,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"largest resident size of the process, {found['before_mebibytes']:,.0f} MiB of which were there before, the "
         "libraries, the network and its images.",
         "",
-        f"The whole is to take less than {SECONDS // 60} minutes and {MEBIBYTES // 1024} GiB: "
+        f"{SECONDS // 60} minutes are allowed for the whole, and {MEBIBYTES // 1024} GiB: "
         f"{_verdict(seconds < SECONDS and peak < MEBIBYTES)}.",
         "",
         "## What the compressed kernels say",
@@ -77,7 +77,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"| mean squared error of outputs | {scores['logit_mse']:.3f} | {found['uncompressed']['logit_mse']:.3f} |",
         f"| gradients a class | {settings['size']} | {settings['train']:,} |",
         "",
-        f"The compressed fidelity is {ratio:.3f} of the uncompressed; at least {SHARE} is wanted: "
+        f"The compressed fidelity is {ratio:.3f} of the uncompressed, and at least {SHARE} is wanted: "
         f"{_verdict(ratio >= SHARE)}. The two agree on {scores['agreement']:.1%} of the images. The network itself "
         f"reads {scores['network_accuracy']:.1%} of them. The relative error of outputs is "
         f"{scores['logit_error']:.3f}, compression m/s is {scores['compression']:.0f}; the condition numbers "
@@ -146,8 +146,8 @@ def _ranks(analysis: dict[str, Any]) -> list[str]:
         + " | ".join(map(str, redundancy["ranks"]))
         + f" | {redundancy['mean_rank']} | {redundancy['pooled_rank']} |",
         "",
-        f"So a class has data redundancy ({_range(redundancy['ratios'], '.0f')}, {share:g}), and all gradients pooled "
-        f"({redundancy['pooled_ratio']:.0f}, {share:g}). The combinations keep {analysis['kept_variance']:.1%} of the "
+        f"So a class has data redundancy ({_range(redundancy['ratios'], '.1f')}, {share:g}), and all gradients pooled "
+        f"({redundancy['pooled_ratio']:.1f}, {share:g}). The combinations keep {analysis['kept_variance']:.1%} of the "
         f"trace of the mean kernel; local eigenvectors have {analysis['containment_gap']:.1%} of their variance "
         "outside the first global ones.",
         "",
@@ -159,7 +159,7 @@ def _kinds(found: dict[str, Any]) -> str:
 
 
 def _verdict(held: bool) -> str:
-    return "it does" if held else "it does not"
+    return "enough" if held else "not enough"
 
 
 def _range(values: list[float | None], form: str) -> str:

@@ -38,18 +38,27 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(task: dict[str, Any]) -> dict[str, Any]:
-    """Weights are written to a file."""
+    """Weights are written to a file, with how they were had; those that are there already are taken."""
+    file, made = Path(task["weights"]), {name: task[name] for name in ("drawn", "held", "widths", "epochs")}
+    if file.exists():
+        kept = torch.load(file)
+        if kept["made"] != made:
+            raise SystemExit(f"{file} was made with {kept['made']}, not {made}; name another file")
+        return dict(kept["found"])
     (images, labels), (there, truth) = pipeline_data.images(task["drawn"], task["held"])
     began = time.perf_counter()
     model = trained(images, labels, task["epochs"], tuple(task["widths"]))
     seconds = time.perf_counter() - began
-    torch.save(model.state_dict(), _weights(task))
-    return {
+    found = {
         "seconds": seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train": _right(model, images, labels),
         "held": _right(model, there, truth),
     }
+    part = file.with_suffix(".part")
+    torch.save({"made": made, "found": found, "state": model.state_dict()}, part)
+    part.replace(file)
+    return found
 
 
 def distill(task: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +68,7 @@ def distill(task: dict[str, Any]) -> dict[str, Any]:
     )
     images, labels = images[: task["train"]].clone(), labels[: task["train"]].clone()
     model = ResNet(tuple(task["widths"]))
-    model.load_state_dict(torch.load(_weights(task)))
+    model.load_state_dict(torch.load(task["weights"])["state"])
     model.eval().requires_grad_(True)
     steps: list[dict[str, Any]] = []
     before, finished = _peak(), list[float]()
@@ -71,6 +80,7 @@ def distill(task: dict[str, Any]) -> dict[str, Any]:
         dim=task["dim"],
         kind=task["kind"],
         size=task["size"],
+        memory=task["memory"],
         out=Path(task["folder"], "features.zarr"),
         progress=lambda done, pieces: finished.append(time.perf_counter()),
     )
@@ -130,10 +140,6 @@ def _right(model: ResNet, images: np.ndarray, labels: np.ndarray) -> float:
     with torch.no_grad():
         said = torch.cat([model(batch).argmax(1) for batch in torch.from_numpy(images).split(500)])
     return float((said.numpy() == labels).mean())
-
-
-def _weights(task: dict[str, Any]) -> Path:
-    return Path(task["folder"], "weights.pt")
 
 
 def _peak() -> float:

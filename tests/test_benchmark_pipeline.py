@@ -88,7 +88,8 @@ def test_a_small_run_writes_its_files(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(pipeline, "_run", lambda task: json.loads(json.dumps(perform(task))))
     given = [*SMALL, "--others", "4", "9", "--threads", "1"]
-    pipeline.main([*given, "--folder", str(tmp_path)])
+    weights = tmp_path / "weights.pt"
+    pipeline.main([*given, "--weights", str(weights), "--folder", str(tmp_path)])
     found = json.loads((tmp_path / "pipeline.json").read_text())
     assert found["command"] == "python -m benchmarks pipeline " + " ".join(given)
     assert [step["name"] for step in found["steps"]] == ["distill", "metrics", "analysis"]
@@ -106,12 +107,23 @@ def test_a_small_run_writes_its_files(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "pipeline.md").read_text()
     assert f"has {found['network']['parameters']:,} parameters" in page
     assert f"| fidelity to the network | {found['scores']['fidelity']:.3f} |" in page
-    assert "less than 15 minutes and 4 GiB: it does." in page
+    assert "15 minutes are allowed for the whole, and 4 GiB: enough." in page
     capsys.readouterr()
     __main__.main(["table", str(tmp_path / "pipeline.json")])
     assert capsys.readouterr().out == page
     pipeline.main(["--render", "--folder", str(tmp_path)])
     assert (tmp_path / "pipeline.md").read_text() == page
+
+
+def test_a_trained_network_is_taken_again_only_for_the_same_training(tmp_path):
+    from benchmarks.pipeline_worker import perform
+
+    task = {"work": "train", "threads": 1, "drawn": 20, "held": 10, "widths": [8], "epochs": 1}
+    task["weights"] = str(tmp_path / "weights.pt")
+    first = perform(task)
+    assert perform(task) == first  # with the seconds of then
+    with pytest.raises(SystemExit, match=r"'epochs': 1.*name another file"):
+        perform({**task, "epochs": 2})
 
 
 @pytest.mark.parametrize("given", [["--train", "0"], ["--widths", "8", "12"], ["--drawn", "1999"]])
