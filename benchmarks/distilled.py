@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import distilled_page
-from .distilled_networks import EPOCHS, NETWORKS, STEPS
+from .distilled_settings import EPOCHS, NETWORKS, STEPS, STUDENT_RATE
 
 SIZES, COUNTS = (5, 10, 20, 40, 80), (2, 10, 50)
 
@@ -80,6 +80,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "epochs": options.epochs,
         "steps": options.steps,
         "student steps": options.student_steps,
+        "student rate": STUDENT_RATE,
     }
     tasks = [{"network": name, "seed": seed, **settings} for seed in range(options.seeds) for name in networks]
     with ThreadPoolExecutor(options.processes) as pool:

@@ -8,10 +8,11 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from .distilled_settings import CLASSES
+
 Row = dict[str, Any]
 Cell = dict[str, Any]
 
-CLASSES = 10
 BY_GRADIENTS = ("kmeans", "farthest", "leverage", "rpcholesky")
 """Data stages that choose points by the gradients of all images."""
 

@@ -9,13 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-NETWORKS = ("MLP", "ConvNet")
-CLASSES, HELD_OUT = 10, 360
-EPOCHS, BATCH, RATE = 80, 64, 2e-3
-"""Of the training of teachers, by Adam on the cross-entropy, with a rate that falls as a cosine."""
-
-STEPS, STUDENT_RATE = 300, 3e-3
-"""Of the training of students on all of their few points at once."""
+from .distilled_settings import BATCH, CLASSES, HELD_OUT, RATE, STUDENT_RATE
 
 
 @dataclass(frozen=True)

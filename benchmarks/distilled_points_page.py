@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .distilled_averages import CLASSES, average, gradients, in_cell, mean_and_error, networks_of, side_of, with_points
+from .distilled_averages import average, gradients, in_cell, mean_and_error, networks_of, side_of, with_points
+from .distilled_settings import CLASSES
 from .report import _table
 
 Row = dict[str, Any]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from . import distilled_gradients, distilled_networks, distilled_points
+from .distilled_settings import CLASSES
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
@@ -22,9 +23,9 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     digits = distilled_networks.digits(network, seed, task["images"])
     model = distilled_networks.fresh(network, seed)
     distilled_networks.train(model, digits.images, digits.labels, task["epochs"], seed)
-    each = task["points"] // distilled_networks.CLASSES
+    each = task["points"] // CLASSES
     labels, draw = digits.labels.numpy(), np.random.default_rng([seed, 3])
-    members = [np.flatnonzero(labels == label) for label in range(distilled_networks.CLASSES)]
+    members = [np.flatnonzero(labels == label) for label in range(CLASSES)]
     points = np.concatenate([draw.choice(own, each, replace=False) for own in members])
     return {
         "network": network,
