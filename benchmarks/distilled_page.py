@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from . import distilled_figures
-from .distilled_averages import average, cells_of, error_ratio, from_global, mean_and_error, networks_of, side_of
+from .distilled_averages import (
+    average,
+    cells_of,
+    error_ratio,
+    from_global,
+    in_cell,
+    mean_and_error,
+    networks_of,
+    side_of,
+)
 from .distilled_points_page import points_part, points_short
 from .report import _table
 
@@ -143,7 +152,10 @@ def _reversed(found: Row) -> list[str]:
         for low, ours_low, wanted_low in here:
             for high, ours_high, wanted_high in here:
                 if wanted_low < wanted_high and ours_low > ours_high:
-                    lines.append(f"{low} {ours_low:.3f} over {high} {ours_high:.3f} at s = {size}")
+                    mean, error = mean_and_error([_above(cell, low, high, size) for cell in cells_of(found, "MLP")])
+                    lines.append(
+                        f"{low} {ours_low:.3f} over {high} {ours_high:.3f} at s = {size}, by {mean:.3f} ± {error:.3f}"
+                    )
     return lines
 
 
@@ -190,33 +202,43 @@ def _short(found: Row) -> list[str]:
 
 def _verdict(found: Row) -> list[str]:
     """Whether and where local-global compression beats the global eigenvectors."""
-    better, worse, count = [], [], 0
-    for network in networks_of(found):
-        for method in _variants(found):
-            for size in found["sizes"]:
-                mean, error = from_global(cells_of(found, network), method, size)
-                side = side_of(mean, error, found["seeds"])
-                said = f"{method.replace('… ', '')} of the {network} at s = {size} ({mean:+.3f} ± {error:.3f})"
-                count += 1
-                (better if side > 0 else worse if side < 0 else []).append(said)
-    default = []
-    for size in found["sizes"]:
-        mean, error = from_global(cells_of(found), "local-global", size)
-        default.append(f"{mean:+.4f} ± {error:.4f} at s = {size}")
-    first = (
-        f"Local-global compression, in {count} comparisons of variants, sizes and networks, has a higher fidelity than "
-        f"as many global eigenvectors in {len(better)}"
-        + (f": {'; '.join(better)}. " if better else ". ")
-        + f"It has a lower one in {len(worse)}"
-        + (f": {'; '.join(worse)}. " if worse else ". ")
-        + f"In the other {count - len(better) - len(worse)} the 95 % interval of the difference has zero in it. By "
-        f"chance alone about {count / 40:.0f} would be higher and as many lower."
+    seeds, where = (
+        found["seeds"],
+        [(n, m, s) for n in networks_of(found) for m in _variants(found) for s in found["sizes"]],
     )
+    sides: dict[int, list[str]] = {1: [], 0: [], -1: []}
+    default: dict[int, list[str]] = {1: [], 0: [], -1: []}
+    for network, method, size in where:
+        mean, error = from_global(cells_of(found, network), method, size)
+        side = side_of(mean, error, seeds)
+        sides[side].append(method)
+        if method == "local-global":
+            default[side].append(f"{network} at s = {size} ({mean:+.3f} ± {error:.3f})")
+    worse = [method for network, method, size in where if error_ratio(cells_of(found, network), method, size) > 1]
+    count, plain = len(where), sum(map(len, default.values()))
+    higher, lower = ("; ".join(default[side]) or "nowhere" for side in (1, -1))
+    overall = []
+    for size in found["sizes"]:
+        mean, error = mean_and_error([_above(cell, "local-global", "global", size) for cell in cells_of(found)])
+        overall.append(f"{mean:+.4f} ± {error:.4f} at s = {size}")
     return [
-        first,
-        f"The default less the baseline, over all networks: {', '.join(default)}. No other s combinations keep as much "
-        "of tr K̄ as the baseline does.",
+        "Local-global compression against as many global eigenvectors, in fidelity. Higher: "
+        f"{higher}. Lower: {lower}. In the other {len(default[0])} of {plain} comparisons the "
+        f"95 % interval of the difference has zero in it. Over all networks: {', '.join(overall)}.",
+        f"With the variants there are {count} comparisons: local-global is higher in {len(sides[1])}, lower in "
+        f"{len(sides[-1])}, and by chance alone it would be either in about {count / 40:.0f}. Its squared error of "
+        f"logits is larger in {len(worse)} of {count}, and by default in {worse.count('local-global')} of {plain}. It "
+        "does not beat the baseline on the whole: no other s combinations keep as much of tr K̄."
+        if len(sides[1]) <= len(sides[-1])
+        else f"With the variants, local-global is higher in {len(sides[1])} of {count} comparisons and lower in "
+        f"{len(sides[-1])}. Its squared error of logits is larger in {len(worse)}.",
     ]
+
+
+def _above(cell: Row, method: str, other: str, size: int) -> float:
+    """A difference of fidelities for one network."""
+    ours, theirs = (in_cell(cell, "compressions", "fidelity", method=name, size=size) for name in (method, other))
+    return ours - theirs
 
 
 def _differences(found: Row) -> str:

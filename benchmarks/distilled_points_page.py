@@ -37,8 +37,8 @@ def _residuals(found: Row, network: str, count: int) -> str:
     lowest = min(values, key=lambda name: values[name])
     if lowest == "tangent":
         second = min((name for name in values if name != "tangent"), key=lambda name: values[name])
-        return f"lowest for tangent-tuned ones, {values[lowest]:.4f}, then {second}, {values[second]:.4f} ({network})"
-    return f"NOT lowest for tangent-tuned ones, {values['tangent']:.4f}: {lowest}, {values[lowest]:.4f} ({network})"
+        return f"lowest for tangent-tuned ones, {values[lowest]:.3g}, then {second}, {values[second]:.3g} ({network})"
+    return f"NOT lowest for tangent-tuned ones, {values['tangent']:.3g}: {lowest}, {values[lowest]:.3g} ({network})"
 
 
 def _fidelities(found: Row, network: str, count: int) -> str:
@@ -55,20 +55,23 @@ def _fidelities(found: Row, network: str, count: int) -> str:
     )
     word = {1: "above", 0: "level with", -1: "BELOW"}[side_of(mean, error, len(cells))]
     return (
-        f"tangent-tuned ones are {word} the best selection, {best} with {means[best]:.4f}, by {mean:+.4f} ± "
+        f"tangent-tuned ones are {word} the best selection, {best} with {means[best]:.4f}: {mean:+.4f} ± "
         f"{error:.4f} ({network})"
     )
 
 
 def _saved(found: Row) -> str:
     train = found["cells"][0]["train"]
+    tuned = [gradients(row) for cell in found["cells"] for row in cell.get("points", []) if row["stage"] == "tangent"]
+    least, most = (taken / (train * CLASSES) for taken in (min(tuned), max(tuned)))
     ours = ", ".join(f"{train / (count * CLASSES):.1f} with {count}" for count in found["counts"])
     paper = " and ".join(f"{IMAGENETTE / (count * CLASSES):.0f}" for count in (10, 50))
     return (
         f"Jacobian evaluations are N/m times fewer where the choice of points takes none: {ours} points a class of "
         f"{train:,} images, by uniform and wasserstein points. The paper's 20 to 100 times are N/m too: {paper} with "
         f"10 and 50 of each of {CLASSES} classes and the {IMAGENETTE:,} images of Imagenette. Selections by gradients "
-        "look at all images and save none; stages that go through the kernel take more than the full kernel does here."
+        f"look at all images and save none; tangent-tuned points take {least:.0f} to {most:.0f} times as many as the "
+        "full kernel."
     )
 
 
@@ -108,7 +111,8 @@ def points_part(found: Row) -> list[str]:
     parts += [
         "## Networks trained on points alone",
         "The accuracy of a network of the same kind from a new initialisation, trained by Adam, "
-        f"{found['student steps']} steps on all points at once, on the teacher's logits / on the labels.",
+        f"{found['student steps']} steps at a rate of {found['student rate']:g} "
+        "on all points at once, on the teacher's logits / on the labels.",
     ]
     for network in networks_of(found):
         cells = with_points(found, network)
@@ -149,7 +153,7 @@ def _points(found: Row, network: str, count: int) -> str:
                 f"{average(cells, 'points', 'fidelity', **where):.4f}",
                 f"{average(cells, 'points', 'accuracy', **where):.4f}",
                 f"{average(cells, 'points', 'logit_error', **where):.2g}",
-                f"{average(cells, 'points', 'held residual', **where):.4f}",
+                f"{average(cells, 'points', 'held residual', **where):.3g}",
                 f"{taken:,.0f}",
                 f"{full / taken:.2g}",
                 f"{average(cells, 'points', 'passes', **where):,.0f}",

@@ -75,6 +75,7 @@ FOUND = {
     "dim": 2048,
     "epochs": 3,
     "student steps": 4,
+    "student rate": 0.01,
     "seeds": 3,
     "versions": {"ntkest": "0.1.0"},
     "cells": [cell(0), cell(1), cell(2, points=False)],
@@ -93,9 +94,9 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert "| local-global | +0.012 ± 0.001 ▲, 1.00 |" in page
     assert "| MLP | 9,610 | 97.0% (97.0% to 97.0%) | 11 to 12 | 13 | 90 | 12.5% | 0.999 |" in page
     assert "| MLP | 0.9 | additive | 5 | 1 | 0.800 | 0.900 | 0.700 | 0.750 | -0.050 ± 0.000 |" in page
-    assert "| uniform | 0.9900 | 0.5000 | 0.1 | 0.0200 | 1,000 | 10 | 0 |" in page
-    assert "| kmeans | 0.9960 | 0.5000 | 0.1 | 0.0180 | 10,000 | 1 | 11,000 |" in page
-    assert "| tangent | 0.9980 | 0.5000 | 0.1 | 0.0140 | 201,000 | 0.05 | 500,000 |" in page
+    assert "| uniform | 0.9900 | 0.5000 | 0.1 | 0.02 | 1,000 | 10 | 0 |" in page
+    assert "| kmeans | 0.9960 | 0.5000 | 0.1 | 0.018 | 10,000 | 1 | 11,000 |" in page
+    assert "| tangent | 0.9980 | 0.5000 | 0.1 | 0.014 | 201,000 | 0.05 | 500,000 |" in page
     assert "| uniform | 0.900 / 0.800 |" in page
     for name in ("distilled", "distilled-ranks", "distilled-points"):
         assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
@@ -105,8 +106,9 @@ def test_the_page_says_what_was_measured(tmp_path):
 def test_its_words_follow_the_numbers():
     page = distilled_page.markdown(FOUND)
     assert "4 of 4 figures of an earlier program are met within 0.1, and the order of methods is the same." in page
-    assert "higher fidelity than as many global eigenvectors in 1: local-global" in page
-    assert "lowest for tangent-tuned ones, 0.0140, then kmeans, 0.0180 (MLP)" in page
+    assert "Higher: MLP at s = 5 (+0.012 ± 0.001). Lower: nowhere. In the other 0 of 1" in page
+    assert "local-global is higher in 1 of 1 comparisons and lower in 0" in page
+    assert "lowest for tangent-tuned ones, 0.014, then kmeans, 0.018 (MLP)" in page
     other = copy.deepcopy(FOUND)
     for each in other["cells"]:
         for row in each["compressions"]:
@@ -116,9 +118,10 @@ def test_its_words_follow_the_numbers():
             row["fidelity"] = {"tangent": 0.9 + each["seed"] / 1000}.get(row["stage"], 0.99)
     page = distilled_page.markdown(other)
     assert "not: uniform at s = 5 (0.80 and 0.45), kmeans at s = 5 (0.90 and 0.50)" in page
-    assert "kmeans 0.900 over global 0.800 at s = 5" in page
-    assert "global eigenvectors in 0. It has a lower one in 1: local-global" in page
-    assert "NOT lowest for tangent-tuned ones, 0.0300: uniform, 0.0200 (MLP)" in page
+    assert "kmeans 0.900 over global 0.800 at s = 5, by 0.100 ± 0.000" in page
+    assert "Higher: nowhere. Lower: MLP at s = 5 (-0.090 ± 0.006)." in page
+    assert "It does not beat the baseline on the whole" in page
+    assert "NOT lowest for tangent-tuned ones, 0.03: uniform, 0.02 (MLP)" in page
     assert "tangent-tuned ones are BELOW the best selection" in page
 
 
