@@ -55,13 +55,13 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 def from_global(cells: list[Cell], method: str, size: int) -> tuple[float, float]:
     """What its fidelity is above that of the global eigenvectors of the same network, and the standard error."""
-    return mean_and_error(
-        [
-            in_cell(cell, "compressions", "fidelity", method=method, size=size)
-            - in_cell(cell, "compressions", "fidelity", method="global", size=size)
-            for cell in cells
-        ]
-    )
+    return mean_and_error([above(cell, method, "global", size) for cell in cells])
+
+
+def above(cell: Row, method: str, other: str, size: int) -> float:
+    """A difference of fidelities for one network."""
+    ours, theirs = (in_cell(cell, "compressions", "fidelity", method=name, size=size) for name in (method, other))
+    return ours - theirs
 
 
 def error_ratio(cells: list[Cell], method: str, size: int) -> float:

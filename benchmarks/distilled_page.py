@@ -7,29 +7,21 @@ from typing import Any
 
 from . import distilled_figures
 from .distilled_averages import (
+    above,
     average,
     cells_of,
     error_ratio,
     from_global,
-    in_cell,
     mean_and_error,
     networks_of,
     side_of,
 )
+from .distilled_earlier import agreement, beside_earlier
 from .distilled_points_page import points_part, points_short
 from .report import _table
 
 Row = dict[str, Any]
 
-EARLIER = {
-    "uniform": (0.45, 0.73, 0.93, 0.97),
-    "kmeans": (0.50, 0.90, 0.95, 0.98),
-    "farthest": (0.51, 0.85, 0.95, 0.98),
-    "global": (0.82, 0.95, 0.98, 0.99),
-}
-"""Fidelity of the MLP at s = 5, 10, 20, 40 that an earlier, independent program found on a split of its own."""
-
-EARLIER_SIZES, AGREED = (5, 10, 20, 40), 0.1
 MEASURES = {
     "fidelity": ("Fidelity", "{:.3f}"),
     "accuracy": ("Accuracy", "{:.3f}"),
@@ -64,7 +56,7 @@ def markdown(found: Row) -> str:
     ]
     for network in networks_of(found):
         parts += [f"### {network}", *_combinations(found, network)]
-    parts += ["### Beside an earlier program", _beside_earlier(found)] if "MLP" in networks_of(found) else []
+    parts += ["### Beside an earlier program", beside_earlier(found)] if "MLP" in networks_of(found) else []
     parts += ["## Local-global compression and its baseline", _differences(found), _thresholds(found)]
     parts += ["## The predictor of rank r", _curves(found), "![Fidelity and error by rank](distilled-ranks.svg)"]
     return "\n\n".join([*parts, *points_part(found)]) + "\n"
@@ -133,71 +125,8 @@ def _combinations(found: Row, network: str) -> list[str]:
     return parts
 
 
-def _earlier_rows(found: Row) -> list[tuple[str, int, float, float]]:
-    """Method, s, ours, and what the earlier program found."""
-    cells = cells_of(found, "MLP")
-    return [
-        (method, size, average(cells, "compressions", "fidelity", method=method, size=size), wanted)
-        for method, figures in EARLIER.items()
-        for size, wanted in zip(EARLIER_SIZES, figures, strict=True)
-        if size in found["sizes"]
-    ]
-
-
-def _reversed(found: Row) -> list[str]:
-    """Pairs of methods that are the other way round than in the earlier program."""
-    rows, lines = _earlier_rows(found), []
-    for size in EARLIER_SIZES:
-        here = [(method, ours, wanted) for method, s, ours, wanted in rows if s == size]
-        for low, ours_low, wanted_low in here:
-            for high, ours_high, wanted_high in here:
-                if wanted_low < wanted_high and ours_low > ours_high:
-                    mean, error = mean_and_error([_above(cell, low, high, size) for cell in cells_of(found, "MLP")])
-                    lines.append(
-                        f"{low} {ours_low:.3f} over {high} {ours_high:.3f} at s = {size}, by {mean:.3f} ± {error:.3f}"
-                    )
-    return lines
-
-
-def _far(found: Row) -> list[str]:
-    """Figures that are further apart than agreed."""
-    return [
-        f"{method} at s = {size} ({ours:.2f} and {wanted:.2f})"
-        for method, size, ours, wanted in _earlier_rows(found)
-        if abs(ours - wanted) > AGREED
-    ]
-
-
-def _beside_earlier(found: Row) -> str:
-    rows = []
-    for method in EARLIER:
-        own = [(size, ours, wanted) for name, size, ours, wanted in _earlier_rows(found) if name == method]
-        cells = [
-            f"{ours:.3f} / {wanted:.2f}" + ("" if abs(ours - wanted) <= AGREED else " ✗") for _, ours, wanted in own
-        ]
-        rows.append([method, *cells])
-    sizes = [size for size in EARLIER_SIZES if size in found["sizes"]]
-    order = _reversed(found)
-    said = "The order of the four is the same at every s." if not order else f"In another order: {'; '.join(order)}."
-    return (
-        "Fidelity of the MLP here / by an earlier program with a split, a training and draws of its own, from 500 real "
-        f"images with k = 2,048; ✗ where they are further apart than {AGREED}.\n\n"
-        + _table(["s", *map(str, sizes)], rows)
-        + f"\n\n{said}"
-    )
-
-
 def _short(found: Row) -> list[str]:
-    lines = []
-    if "MLP" in networks_of(found):
-        far, order = _far(found), _reversed(found)
-        count = len(_earlier_rows(found))
-        lines.append(
-            f"{count - len(far)} of {count} figures of an earlier program are met within {AGREED}"
-            + (f"; not: {', '.join(far)}" if far else "")
-            + (f". The order differs: {'; '.join(order)}." if order else ", and the order of methods is the same.")
-        )
-    return [*lines, *_verdict(found)]
+    return [*([agreement(found)] if "MLP" in networks_of(found) else []), *_verdict(found)]
 
 
 def _verdict(found: Row) -> list[str]:
@@ -219,7 +148,7 @@ def _verdict(found: Row) -> list[str]:
     higher, lower = ("; ".join(default[side]) or "nowhere" for side in (1, -1))
     overall = []
     for size in found["sizes"]:
-        mean, error = mean_and_error([_above(cell, "local-global", "global", size) for cell in cells_of(found)])
+        mean, error = mean_and_error([above(cell, "local-global", "global", size) for cell in cells_of(found)])
         overall.append(f"{mean:+.4f} ± {error:.4f} at s = {size}")
     return [
         "Local-global compression against as many global eigenvectors, in fidelity. Higher: "
@@ -233,12 +162,6 @@ def _verdict(found: Row) -> list[str]:
         else f"With the variants, local-global is higher in {len(sides[1])} of {count} comparisons and lower in "
         f"{len(sides[-1])}. Its squared error of logits is larger in {len(worse)}.",
     ]
-
-
-def _above(cell: Row, method: str, other: str, size: int) -> float:
-    """A difference of fidelities for one network."""
-    ours, theirs = (in_cell(cell, "compressions", "fidelity", method=name, size=size) for name in (method, other))
-    return ours - theirs
 
 
 def _differences(found: Row) -> str:
