@@ -109,7 +109,7 @@ def test_features_have_the_products_of_gradients(one):
 def test_batches_and_memory_change_nothing(one):
     (f, params, x), others = one
     whole = ntkest.distill(f, params, x, dim=20, size=5, compression="global")
-    parts = ntkest.distill(f, params, x, dim=20, size=5, compression="global", batch=5, memory="30kB")
+    parts = ntkest.distill(f, params, x, dim=20, size=5, compression="global", batch=5, memory="60kB")
     close(parts.predict(others), host(whole.predict(others)), 100)
     close(parts.kernel(x, others), host(whole.kernel(x, others)), 10)
     assert whole.kernel(x, others).shape == (O, N, 7)

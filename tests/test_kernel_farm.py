@@ -14,56 +14,10 @@ import numpy as np
 import pytest
 
 import ntkest
-from tests.test_kernel_store import files
+from tests.stores import FACTORY, A, files
 
 pytest.importorskip("zarr")
 
-FACTORY = """
-import os
-import time
-import numpy as np
-import ntkest
-
-A = np.random.default_rng(0).standard_normal((60, 40))
-
-
-def make():
-    return ntkest.from_jacobian({"a.w": A[:, :25], "b": A[:, 25:]}, output_shape=(20, 3))
-
-
-def some():
-    return ntkest.from_jacobian({"a.w": A[:12, :25], "b": A[:12, 25:]}, output_shape=(4, 3))
-
-
-def unseeded():
-    A = np.random.default_rng().standard_normal((60, 40))
-    return ntkest.from_jacobian(A, output_shape=(20, 3))
-
-
-def dies():
-    os._exit(1)
-
-
-def interacting():
-    return ntkest.from_jacobian(A)
-
-
-class Slow:
-    def __init__(self, inner):
-        self.inner = inner
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-
-    def uses(self, *arguments):
-        time.sleep(0.1)
-        return self.inner.uses(*arguments)
-
-
-def slow():
-    return Slow(make())
-"""
-A = np.random.default_rng(0).standard_normal((60, 40))
 SMALL = 60_000
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ import pytest
 import ntkest
 from ntkest.kernels import store
 from ntkest.kernels.streaming import KERNEL, moments
+from tests.stores import StoppedError, files, stop_after
 
 pytest.importorskip("zarr")
 
@@ -27,12 +26,6 @@ BLOCKS = {"a.w": A[:, :25], "a.b": A[:, 25:30], "c": A[:, 30:]}
 J = ntkest.from_jacobian(BLOCKS, output_shape=(N, O))
 SMALL = 60_000
 """Bytes that hold a few examples."""
-
-
-def files(path):
-    """Every file under `path`, and a hash of it."""
-    found = sorted(p for p in Path(path).rglob("*") if p.is_file())
-    return {str(p.relative_to(path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
 @pytest.mark.parametrize("outputs", ["full", "sum", "trace"])
@@ -61,18 +54,6 @@ def test_layers_are_a_group_of_arrays(tmp_path):
     assert list(kernels) == ["a", "c"]
     np.testing.assert_allclose(kernels["c"][:], A[:, 30:] @ A[:, 30:].T, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(kernels["a"][:] + kernels["c"][:], A @ A.T, rtol=1e-12, atol=1e-12)
-
-
-class StoppedError(Exception):
-    pass
-
-
-def stop_after(count):
-    def report(done, total):
-        if done >= count:
-            raise StoppedError
-
-    return report
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(tmp_path):

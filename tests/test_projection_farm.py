@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import ntkest
-from tests.test_kernel_farm import FACTORY, A
-from tests.test_kernel_store import files
+from tests.stores import FACTORY, A, files
 
 pytest.importorskip("zarr")
 

@@ -13,7 +13,7 @@ import pytest
 
 import ntkest
 from ntkest.kernels import store
-from tests.test_kernel_store import StoppedError, files, stop_after
+from tests.stores import StoppedError, files, stop_after
 
 pytest.importorskip("zarr")
 
