@@ -23,6 +23,10 @@ ENOUGH_TO_DEBIAS = 16
 """From this many probes on the jackknife's bias correction of a ratio is worth its variance."""
 
 
+ROUNDING = 30.0
+"""Samples whose spread is below this many rounding floors are equal: the sketch has all of the kernel."""
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A quantity of one or two kernels."""
@@ -140,8 +144,8 @@ class Statistics:
         if refitted:
             whole = [a if r is None else r for a, r in zip(arrays, refits, strict=True)]
             _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
-            error = self._between(error, high)
-            rest = [self._between(rest[0], highs[0]), self.xp.logical_and(rest[1], highs[1])]
+            error = self._between(error, high, self.xp.abs(value))
+            rest = [self._between(rest[0], highs[0], rest[0] * 0 + 1), self.xp.logical_and(rest[1], highs[1])]
         if self.quantity.most < float("inf"):
             value = self.xp.where(value > self.quantity.most, value * 0 + self.quantity.most, value)
         error = (error * error + (self.floor * value) ** 2) ** 0.5
@@ -158,9 +162,9 @@ class Statistics:
         beyond = self.xp.abs(column) > float(self.xp.finfo(self.dtype).max)
         return self.xp.astype(self.xp.where(beyond, column * 0 + float("inf"), column), self.dtype, copy=False)
 
-    def _between(self, low: Array, high: Array) -> Array:
-        """The larger of the error that errs low and a geometric mean of both."""
-        xp, some = self.xp, self.xp.logical_and(low > 0, high > 0)
+    def _between(self, low: Array, high: Array, scale: Array) -> Array:
+        """The larger of the error that errs low and a geometric mean of both, which of rounding would make its root."""
+        xp, some = self.xp, self.xp.logical_and(low > ROUNDING * self.floor * scale, high > 0)
         one = low * 0 + 1
         mean = xp.where(some, low, one) ** (1 - self.lean) * xp.where(some, high, one) ** self.lean
         return xp.maximum(low, xp.where(some, mean, low * 0))
