@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ntkest.atomic import write_whole
+
 from . import distilled_page
 from .distilled_settings import EPOCHS, NETWORKS, STEPS, STUDENT_RATE
 
@@ -60,9 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.render:
         found = measure(options)
         found["command"] = shlex.join(["python", "-m", "benchmarks", "distilled", *_that_matter(given)])
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     distilled_page.write(json.loads(file.read_text(encoding="utf-8")), options.folder)
     print(f"wrote {file}, and the page and the figures beside it", file=sys.stderr)
 

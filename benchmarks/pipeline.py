@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ntkest.atomic import write_whole
+
 from . import pipeline_page
 from .passes import machine
 from .worker import versions
@@ -56,9 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.render:
         found = measure(options)
         found["command"] = shlex.join(["python", "-m", "benchmarks", "pipeline", *_without_places(given)])
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     page = pipeline_page.markdown(json.loads(file.read_text(encoding="utf-8")))
     (options.folder / "pipeline.md").write_text(page, encoding="utf-8")
     print(f"wrote {file} and pipeline.md", file=sys.stderr)

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ntkest.atomic import write_whole
+
 from . import regression_page
 from .regression_data import CHANNELS, CLASSES, EPOCHS, TRAIN
 
@@ -48,9 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.render:
         found = measure(options)
         found["command"] = shlex.join(["python", "-m", "benchmarks", "regression", *_without_folder(given)])
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     regression_page.write(json.loads(file.read_text(encoding="utf-8")), options.folder)
     print(f"wrote {options.folder}/regression.json, regression.md and regression.svg", file=sys.stderr)
 

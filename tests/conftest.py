@@ -1,10 +1,13 @@
 """Backends for the tests: every test with a `backend` argument runs on all that can be imported."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from tests.networks import DENSE, available
+from tests.stores import FACTORY
 
 BACKENDS = available()
 """Set NTKEST_BACKENDS=torch,jax to require them: what is named there and missing is an error, not a skip."""
@@ -31,3 +34,20 @@ def backend(request):
 def framework(request):
     """The name of a backend that differentiates functions, for `networks.linearized`."""
     return request.param
+
+
+@pytest.fixture
+def target(tmp_path):
+    """The name of a factory in a file of them, for workers."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    path = folder / "factories.py"
+    path.write_text(FACTORY)
+    return lambda name: f"{path}:{name}"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two workers."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        yield executor

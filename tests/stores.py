@@ -1,6 +1,11 @@
 """What tests of stores and of workers share."""
 
 import hashlib
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +77,33 @@ def stop_after(count):
             raise StoppedError
 
     return report
+
+
+PROGRAM = """
+import sys
+import numpy as np
+import ntkest
+
+A = np.random.default_rng(0).standard_normal((600, 2000))
+J = ntkest.from_jacobian(A, output_shape=(200, 3))
+print("ready", flush=True)
+"""
+
+
+def killed_and_whole(folder, call):
+    """Check that a call of J that writes to `sys.argv[1]` ends with the same bytes if it is killed now and then."""
+    program = folder / "program.py"
+    program.write_text(PROGRAM + call + "\n")
+    command = [sys.executable, str(program)]
+    subprocess.run([*command, str(folder / "whole.zarr")], check=True, stdout=subprocess.DEVNULL)
+    draw, killed = random.Random(0), 0
+    for _ in range(3):
+        process = subprocess.Popen([*command, str(folder / "part.zarr")], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(draw.uniform(0.0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    assert killed > 0
+    subprocess.run([*command, str(folder / "part.zarr")], check=True, stdout=subprocess.DEVNULL)
+    assert files(folder / "part.zarr") == files(folder / "whole.zarr")

@@ -14,27 +14,11 @@ import numpy as np
 import pytest
 
 import ntkest
-from tests.stores import FACTORY, A, files
+from tests.stores import A, files
 
 pytest.importorskip("zarr")
 
 SMALL = 60_000
-
-
-@pytest.fixture
-def target(tmp_path):
-    """The name of a factory in the file of them."""
-    folder = tmp_path / "code"
-    folder.mkdir()
-    path = folder / "factories.py"
-    path.write_text(FACTORY)
-    return lambda name: f"{path}:{name}"
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
-        yield executor
 
 
 def test_processes_give_the_kernel(target, pool):

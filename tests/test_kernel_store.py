@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +11,7 @@ import pytest
 import ntkest
 from ntkest.kernels import store
 from ntkest.kernels.streaming import KERNEL, moments
-from tests.stores import StoppedError, files, stop_after
+from tests.stores import StoppedError, files, killed_and_whole, stop_after
 
 pytest.importorskip("zarr")
 
@@ -206,31 +201,5 @@ def test_the_sums_beside_the_tiles_are_trace_and_norm(tmp_path):
         assert square == pytest.approx(np.sum((blocks @ blocks.T) ** 2), rel=1e-12)
 
 
-PROGRAM = """
-import sys
-import numpy as np
-import ntkest
-
-A = np.random.default_rng(0).standard_normal((600, 2000))
-J = ntkest.from_jacobian(A, output_shape=(200, 3))
-print("ready", flush=True)
-ntkest.ntk(J, out=sys.argv[1], memory=10_000_000)
-"""
-
-
 def test_a_process_that_is_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program)]
-    subprocess.run([*command, str(tmp_path / "whole.zarr")], check=True, stdout=subprocess.DEVNULL)
-    draw, killed = random.Random(0), 0
-    for _ in range(3):
-        process = subprocess.Popen([*command, str(tmp_path / "K.zarr")], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(draw.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    assert killed > 0
-    subprocess.run([*command, str(tmp_path / "K.zarr")], check=True, stdout=subprocess.DEVNULL)
-    assert files(tmp_path / "K.zarr") == files(tmp_path / "whole.zarr")
+    killed_and_whole(tmp_path, "ntkest.ntk(J, out=sys.argv[1], memory=10_000_000)")

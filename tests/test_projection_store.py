@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
 import ntkest
 from ntkest.kernels import store
-from tests.stores import StoppedError, files, stop_after
+from tests.stores import StoppedError, files, killed_and_whole, stop_after
 
 pytest.importorskip("zarr")
 
@@ -123,31 +117,5 @@ def test_a_damaged_store_is_refused(tmp_path, damage):
     np.testing.assert_allclose(found[:], ntkest.project(J, 140), rtol=1e-12, atol=1e-12)
 
 
-PROGRAM = """
-import sys
-import numpy as np
-import ntkest
-
-A = np.random.default_rng(0).standard_normal((600, 2000))
-J = ntkest.from_jacobian(A, output_shape=(200, 3))
-print("ready", flush=True)
-ntkest.project(J, 1500, "gaussian", out=sys.argv[1], memory=4_000_000)
-"""
-
-
 def test_a_process_that_is_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program)]
-    subprocess.run([*command, str(tmp_path / "whole.zarr")], check=True, stdout=subprocess.DEVNULL)
-    draw, killed = random.Random(0), 0
-    for _ in range(3):
-        process = subprocess.Popen([*command, str(tmp_path / "g.zarr")], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(draw.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    assert killed > 0
-    subprocess.run([*command, str(tmp_path / "g.zarr")], check=True, stdout=subprocess.DEVNULL)
-    assert files(tmp_path / "g.zarr") == files(tmp_path / "whole.zarr")
+    killed_and_whole(tmp_path, 'ntkest.project(J, 1500, "gaussian", out=sys.argv[1], memory=4_000_000)')

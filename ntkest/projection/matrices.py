@@ -55,8 +55,8 @@ class Matrix(Protocol):
 
 
 @dataclass(frozen=True)
-class Signs:
-    """Independent random signs."""
+class Dense:
+    """What matrices without zeros have in common: independent entries of variance 1."""
 
     seed: int
     dim: int
@@ -70,6 +70,11 @@ class Signs:
     def scale(self) -> float:
         """1/√dim."""
         return float(self.dim**-0.5)
+
+
+@dataclass(frozen=True)
+class Signs(Dense):
+    """Independent random signs."""
 
     def tile(self, block: int, rows: Range, columns: Range) -> np.ndarray:
         """See `Matrix.tile`."""
@@ -77,24 +82,11 @@ class Signs:
 
 
 @dataclass(frozen=True)
-class Normals:
+class Normals(Dense):
     """Independent numbers of the standard normal law, rounded to the quantiles of 2**16 equal probabilities.
 
     Their variance is 1, their fourth moment 2.9992, and none is beyond 4.33.
     """
-
-    seed: int
-    dim: int
-
-    @property
-    def entries(self) -> int:
-        """All."""
-        return self.dim
-
-    @property
-    def scale(self) -> float:
-        """1/√dim."""
-        return float(self.dim**-0.5)
 
     def tile(self, block: int, rows: Range, columns: Range) -> np.ndarray:
         """See `Matrix.tile`."""
