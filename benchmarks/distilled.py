@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import Any
 from ntkest.atomic import write_whole
 
 from . import distilled_page
+from .commands import command
 from .distilled_settings import EPOCHS, NETWORKS, STEPS, STUDENT_RATE
 
 SIZES, COUNTS = (5, 10, 20, 40, 80), (2, 10, 50)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "distilled.json"
     if not options.render:
         found = measure(options)
-        found["command"] = shlex.join(["python", "-m", "benchmarks", "distilled", *_that_matter(given)])
+        found["command"] = command("distilled", given, without=("--folder", "--processes"))
         write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     distilled_page.write(json.loads(file.read_text(encoding="utf-8")), options.folder)
     print(f"wrote {file}, and the page and the figures beside it", file=sys.stderr)
@@ -92,17 +92,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("ntkest", "numpy", "torch", "scikit-learn")},
         "cells": sorted(cells, key=lambda cell: (NETWORKS.index(cell["network"]), cell["seed"])),
     }
-
-
-def _that_matter(given: list[str]) -> list[str]:
-    """Arguments that change what is measured: where it is written, and by how many processes, does not."""
-    kept, rest = [], iter(given)
-    for argument in rest:
-        if argument in ("--folder", "--processes"):
-            next(rest)
-        else:
-            kept.append(argument)
-    return kept
 
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 from ntkest.atomic import write_whole
 
 from . import pipeline_page
+from .commands import command
 from .passes import machine
 from .worker import versions
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "pipeline.json"
     if not options.render:
         found = measure(options)
-        found["command"] = shlex.join(["python", "-m", "benchmarks", "pipeline", *_without_places(given)])
+        found["command"] = command("pipeline", given)
         write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     page = pipeline_page.markdown(json.loads(file.read_text(encoding="utf-8")))
     (options.folder / "pipeline.md").write_text(page, encoding="utf-8")
@@ -84,15 +84,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "network": network,
         **found,
     }
-
-
-def _without_places(given: list[str]) -> list[str]:
-    """Arguments that change what is measured: where files are does not."""
-    left = list(given)
-    for name in ("--folder", "--weights"):
-        if name in left:
-            del left[left.index(name) : left.index(name) + 2]
-    return left
 
 
 def _run(task: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 from ntkest.atomic import write_whole
 
 from . import regression_page
+from .commands import command
 from .regression_data import CHANNELS, CLASSES, EPOCHS, TRAIN
 
 KERNELS: dict[str, Any] = {"pNTK": "sum", "trace": "trace", "single logit": 0, "full": "full"}
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "regression.json"
     if not options.render:
         found = measure(options)
-        found["command"] = shlex.join(["python", "-m", "benchmarks", "regression", *_without_folder(given)])
+        found["command"] = command("regression", given)
         write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     regression_page.write(json.loads(file.read_text(encoding="utf-8")), options.folder)
     print(f"wrote {options.folder}/regression.json, regression.md and regression.svg", file=sys.stderr)
@@ -89,12 +89,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "networks": networks,
         "rows": rows,
     }
-
-
-def _without_folder(given: list[str]) -> list[str]:
-    """Arguments that change what is measured: where it is written does not."""
-    at = given.index("--folder") if "--folder" in given else len(given)
-    return [*given[:at], *given[at + 2 :]]
 
 
 def _run(task: dict[str, Any], threads: int) -> dict[str, Any]:
