@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = options.folder / "pipeline.json"
     if not options.render:
         found = measure(options)
-        found["command"] = command("pipeline", given)
+        found["command"] = command("pipeline", given, without=("--folder", "--weights"))
         write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     page = pipeline_page.markdown(json.loads(file.read_text(encoding="utf-8")))
     (options.folder / "pipeline.md").write_text(page, encoding="utf-8")
