@@ -15,8 +15,8 @@ from ntkest.distilled.compression import Compression, chosen
 from ntkest.distilled.decomposition import Decomposition, decompose
 from ntkest.distilled.local_global import compress, global_eigenvectors
 from ntkest.distilled.metrics import conditioning, evaluate
+from ntkest.distilled.points.selection import CHOICES, select_by
 from ntkest.distilled.prediction import class_ridge, rank_curve
-from ntkest.distilled.selection import CHOICES, select_by
 from ntkest.distilled.truncation import data_redundancy
 
 from .distilled_networks import Digits

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 import ntkest
-from ntkest.distilled.exact import class_kernels, gradients, square_norms
 from ntkest.distilled.metrics import evaluate
-from ntkest.distilled.problem import Points, posed
-from ntkest.distilled.selection import CHOICES
-from ntkest.distilled.stages import as_stage
-from ntkest.distilled.tuning import Tuned
+from ntkest.distilled.points.exact import class_kernels, gradients, square_norms
+from ntkest.distilled.points.problem import Points, posed
+from ntkest.distilled.points.selection import CHOICES
+from ntkest.distilled.points.stages import as_stage
+from ntkest.distilled.points.tuning import Tuned
 
 from .distilled_networks import Digits, fresh, imitate, rate_of
 

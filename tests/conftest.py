@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
+from tests.distilling import ONE, posed
 from tests.networks import DENSE, available
 from tests.stores import FACTORY
 
@@ -34,6 +35,20 @@ def backend(request):
 def framework(request):
     """The name of a backend that differentiates functions, for `networks.linearized`."""
     return request.param
+
+
+@pytest.fixture
+def model(framework):
+    """A network that is distilled, ``(f, params, inputs)``, and other inputs, in each framework."""
+    return posed(framework)
+
+
+@pytest.fixture
+def one():
+    """The same in one framework."""
+    if ONE is None:
+        pytest.skip("no framework is installed")
+    return posed(ONE)
 
 
 @pytest.fixture

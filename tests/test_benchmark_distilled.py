@@ -137,7 +137,7 @@ def test_points_are_judged_by_the_span_of_explicit_gradients():
     import torch
 
     from benchmarks import distilled_networks, distilled_points
-    from ntkest.distilled.problem import Points
+    from ntkest.distilled.points.problem import Points
 
     digits = distilled_networks.digits("ConvNet", 0, 20)
     model = distilled_networks.fresh("ConvNet", 0)

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import ntkest
-from ntkest.distilled.adam import Adam
-from ntkest.distilled.descent import descend
-from ntkest.distilled.exact import class_kernels, gradients, square_norms
-from ntkest.distilled.objectives import Induced, Residual, Seen
-from ntkest.distilled.problem import posed
-from ntkest.distilled.stages import as_stage
-from ntkest.distilled.targets import Targets
-from ntkest.distilled.tuning import Tuned
-from ntkest.distilled.wasserstein import Wasserstein
+from ntkest.distilled.points.adam import Adam
+from ntkest.distilled.points.descent import descend
+from ntkest.distilled.points.exact import class_kernels, gradients, square_norms
+from ntkest.distilled.points.objectives import Induced, Residual, Seen
+from ntkest.distilled.points.problem import posed
+from ntkest.distilled.points.stages import as_stage
+from ntkest.distilled.points.targets import Targets
+from ntkest.distilled.points.tuning import Tuned
+from ntkest.distilled.points.wasserstein import Wasserstein
 from ntkest.linearization import (
     InvalidTypeError,
     InvalidValueError,

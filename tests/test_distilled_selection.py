@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-from ntkest.distilled.centres import clusters, nearest_members, shares
-from ntkest.distilled.problem import posed
-from ntkest.distilled.selection import CHOICES, farthest, left_by, leverage_scores, select
-from ntkest.distilled.stages import STAGES, Identity, Selection, as_stage
+from ntkest.distilled.points.centres import clusters, nearest_members, shares
+from ntkest.distilled.points.problem import posed
+from ntkest.distilled.points.selection import CHOICES, farthest, left_by, leverage_scores, select
+from ntkest.distilled.points.stages import STAGES, Identity, Selection, as_stage
 from ntkest.linearization import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from tests.arrays import NAMESPACES, asarray
 from tests.networks import functional, network

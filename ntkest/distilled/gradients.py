@@ -9,7 +9,7 @@ import numpy as np
 from ..linearization import Array, InvalidTypeError, InvalidValueError
 from .compression import Compression, checked_size, chosen
 from .local_global import global_eigenvectors, local_global
-from .selection import CHOICES, select
+from .points.selection import CHOICES, select
 
 SELECTIONS = ("uniform", *CHOICES)
 COMPRESSIONS = ("local-global", "global", "none", *SELECTIONS)

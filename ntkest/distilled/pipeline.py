@@ -16,10 +16,10 @@ from .counting import Tally
 from .features import check_features
 from .gradients import compressed
 from .ledger import ledger, shapes_of
-from .problem import Points
+from .points import Points
+from .points.stages import as_stage
 from .result import DistilledNTK
 from .source import BATCH, logits_of, parameters_of, source_of
-from .stages import as_stage
 from .steps import (
     Projection,
     at_points,

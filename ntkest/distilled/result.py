@@ -31,8 +31,8 @@ from . import archive
 from .compression import Compression
 from .kernels import class_kernels
 from .ledger import Ledger, ledger_from
+from .points.problem import Points, as_labels
 from .prediction import ClassRidge, class_ridge
-from .problem import Points, as_labels
 from .scores import Scores, scored
 from .source import BATCH, Source, count_of, logits_of
 from .study import Analysis, analysed, analysis_from

@@ -20,9 +20,9 @@ from ..linearization import (
 from ..predict.pivoted import take_rows
 from ..projection import project
 from .counting import Counted, Tally
-from .problem import Points, as_labels, posed
+from .points.problem import Points, as_labels, posed
+from .points.stages import Identity, Selection, Stage
 from .source import Source, logits_of
-from .stages import Identity, Selection, Stage
 
 DIMENSIONS = 4096
 """k where none is given, if the model has as many parameters."""

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..distilled.gradients import COMPRESSIONS
-from ..distilled.stages import STAGES
+from ..distilled.points.stages import STAGES
 from ..estimators import METHODS
 from .problems import CommandError
 

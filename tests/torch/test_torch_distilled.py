@@ -6,14 +6,14 @@ import torch
 from ntkest_torch import backend
 from torch import nn
 
-from ntkest.distilled.exact import gradients
-from ntkest.distilled.matching import Matching, Wanted, image_axes, moments, total_variation
-from ntkest.distilled.objectives import Residual
-from ntkest.distilled.problem import posed
-from ntkest.distilled.targets import Targets
-from ntkest.distilled.tuning import Tuned
-from ntkest.distilled.views import looked, view_of
-from ntkest.distilled.wasserstein import Wasserstein
+from ntkest.distilled.points.exact import gradients
+from ntkest.distilled.points.matching import Matching, Wanted, image_axes, moments, total_variation
+from ntkest.distilled.points.objectives import Residual
+from ntkest.distilled.points.problem import posed
+from ntkest.distilled.points.targets import Targets
+from ntkest.distilled.points.tuning import Tuned
+from ntkest.distilled.points.views import looked, view_of
+from ntkest.distilled.points.wasserstein import Wasserstein
 
 
 class Net(nn.Module):

@@ -21,9 +21,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..linearization import InvalidValueError
-from ..predict import pivoted_cholesky
-from ..predict.pivoted import take_rows
+from ...linearization import InvalidValueError
+from ...predict import pivoted_cholesky
+from ...predict.pivoted import take_rows
 from .centres import clusters, nearest_members
 from .problem import as_features, as_labels, check_classes, mean_kernel_of
 

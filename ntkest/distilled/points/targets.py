@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..kernels.images import Images, outputs_each
-from ..linearization import Array, accumulator
+from ...kernels.images import Images, outputs_each
+from ...linearization import Array, accumulator
 from .exact import gradients, square_norms
 from .objectives import Seen
 from .problem import Problem

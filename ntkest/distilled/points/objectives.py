@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..linearization import Array, Linearization, accumulator, beside
+from ...linearization import Array, Linearization, accumulator, beside
 from .exact import Gradients, class_kernels
 
 

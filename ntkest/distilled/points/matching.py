@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from ..linearization import Array
+from ...linearization import Array
 
 View = Callable[[Array], tuple[Array, tuple[Array, ...]]]
 """From inputs (n, …) to features (n, d), and what each batch norm is given, (n, channels, …)."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import array_api_compat
 
-from ..linearization import NonFiniteError
+from ...linearization import NonFiniteError
 from .adam import Adam, Arrays
 
 PATIENCE = 3

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..kernels.images import outputs_each
-from ..linearization import InvalidTypeError, InvalidValueError
+from ...kernels.images import outputs_each
+from ...linearization import InvalidTypeError, InvalidValueError
 from .problem import Points, Problem
 from .selection import CHOICES, checked, select_by
 from .tuning import Tuned

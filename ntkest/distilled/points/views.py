@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..linearization import Array, ShapeError, accumulator, beside, detached, find_backend
+from ...linearization import Array, ShapeError, accumulator, beside, detached, find_backend
 from .matching import View
 from .problem import Problem
 

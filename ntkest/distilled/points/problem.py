@@ -10,8 +10,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ..kernels import ntk
-from ..linearization import (
+from ...kernels import ntk
+from ...linearization import (
     Array,
     InvalidTypeError,
     InvalidValueError,
@@ -24,7 +24,7 @@ from ..linearization import (
     linearize,
     numbers,
 )
-from ..predict.pivoted import take_rows
+from ...predict.pivoted import take_rows
 
 
 @dataclass(frozen=True)

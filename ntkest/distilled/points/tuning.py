@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from ..linearization import (
+from ...linearization import (
     Array,
     InvalidTypeError,
     InvalidValueError,
@@ -16,8 +16,8 @@ from ..linearization import (
     number,
     value_and_gradient,
 )
-from ..memory import byte_count
-from ..progress import progress_of
+from ...memory import byte_count
+from ...progress import progress_of
 from .adam import Adam, Arrays
 from .descent import descend
 from .exact import Gradients, gradients

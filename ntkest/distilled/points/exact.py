@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.contraction import Block
-from ..kernels.groups import group_kernels
-from ..kernels.images import Images, outputs_each
-from ..linearization import Array, Linearization
-from ..tangents import Groups, SquareNorms
+from ...kernels.contraction import Block
+from ...kernels.groups import group_kernels
+from ...kernels.images import Images, outputs_each
+from ...linearization import Array, Linearization
+from ...tangents import Groups, SquareNorms
 
 Gradients = tuple[Block, ...]
 """∇_θ f_c(x_n) for all outputs c and examples n: rows (O, n, P_l), or factors, for each parameter block."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..linearization import Array, beside, number, value_and_gradient
-from ..predict.pivoted import take_rows
-from ..progress import progress_of
+from ...linearization import Array, beside, number, value_and_gradient
+from ...predict.pivoted import take_rows
+from ...progress import progress_of
 from .adam import Adam
 from .centres import clusters, nearest_members, shares
 from .descent import descend

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import array_api_compat
 
-from ..linearization import Array
+from ...linearization import Array
 
 Arrays = tuple[Array, ...]
 State = tuple[Arrays, Arrays, int]

@@ -1,20 +1,17 @@
-"""Many batches as one linearization, streamed: one batch's computation is alive at a time."""
+"""The Jacobian of a model on a stream of batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import array_api_compat
-
-from .linearization import (
+from ..linearization import (
     Array,
     Blocks,
     ChunkLoop,
     Expand,
     InteractingExamplesError,
-    InvalidTypeError,
     InvalidValueError,
     Linearization,
     NotRepeatableError,
@@ -28,7 +25,6 @@ from .linearization import (
     as_tangents,
     checked_examples,
     eps,
-    find_backend,
     identity,
     join_examples,
     leading,
@@ -37,110 +33,13 @@ from .linearization import (
     scalar_dtype,
     tree_map,
 )
-
-
-def linearize_batches(
-    target: Any,
-    *args: Any,
-    inputs: Any = None,
-    output: Any = None,
-    params: Any = None,
-    batch_axis: int | str | None = "auto",
-    backend: str | None = None,
-    check: bool = True,
-    copy: bool = False,
-    differentiable: bool = False,
-    keep: bool = False,
-) -> Linearization:
-    """The Jacobian of a model on all batches of a data set, as if they had been one batch.
-
-    Two forms, as for `linearize`: ``linearize_batches(module, batches)`` and ``linearize_batches(f, params, batches)``.
-    `batches` is read again in every pass (and once here), and each batch is linearized anew then, so that only
-    one is in memory; with ``keep=True`` all are kept, which is faster where they fit.
-
-    Parameters
-    ----------
-    target : module or callable
-        As for `linearize`.
-    *args
-        ``(batches,)`` for a module, ``(params, batches)`` for a function. `batches` is a list, a torch DataLoader, or
-        anything that can be iterated more than once and gives the same batches in the same order each time.
-    inputs : str, int or callable, optional
-        What of a batch the model takes: a key, an index, or a function of the batch. What that gives, or the batch
-        itself, becomes positional arguments if it is a tuple or list, keyword arguments if it is a mapping, and else
-        the one argument. (``inputs=0`` for a loader of ``(x, y)``.)
-    output, params, backend, check, differentiable
-        As for `linearize`. Checks are made on the first batch, and that it comes first again.
-    batch_axis : "auto", int or None
-        Axis of the outputs along which batches are put together. "auto" takes the one along which the examples
-        of the first batch were seen not to interact. None puts batches end to end along axis 0 (scalars become one
-        axis) and does not ask whether examples interact within a batch.
-    copy : bool
-        As for `linearize`; implies `keep`.
-    keep : bool
-        Keep the linearization of every batch.
-
-    Returns
-    -------
-    Linearization
-        With outputs of all batches along the batch axis: M is the sum over batches. A JVP or VJP is one pass over all
-        batches, and without `keep` one more forward (a linearization) of each, shared by the probes of a chunk.
-
-    Raises
-    ------
-    InvalidTypeError, InvalidValueError
-        `batches` is a generator or an array, or is empty.
-    InteractingExamplesError
-        "auto" found no axis of independent examples in the first batch.
-    NotRepeatableError
-        Batches differ from those that came before (``shuffle=True``, random augmentation); also raised by later calls.
-    StaleLinearizationError
-        Raised by later calls if the parameters were changed in the meantime.
-    """
-    if not callable(target):
-        raise InvalidTypeError(f"linearize_batches takes a module or a function, not {type(target).__name__}")
-    if len(args) not in (1, 2):
-        raise InvalidTypeError(
-            "call linearize_batches(module, batches) or linearize_batches(f, params, batches); got "
-            f"{len(args)} arguments after the model"
-        )
-    options = Options(output, params, batch_axis, check, copy, differentiable)
-    return BatchedLinearization(
-        _Stream(target, args[:-1], _reiterable(args[-1]), inputs, backend, options), keep or copy
-    )
-
-
-class _Stream(NamedTuple):
-    """The model and its batches."""
-
-    target: Any
-    params: tuple[Any, ...]
-    """The parameters of a function, or () for a module."""
-    batches: Iterable[Any]
-    inputs: Any
-    backend: str | None
-    options: Options
-    moved: tuple[Any, ...] = ()
-    """The parameters at which a module is linearized in place of its own, or ()."""
-
-    def linearize(self, batch: Any, batch_axis: int | str | None, check: bool) -> Linearization:
-        """J on one batch."""
-        args, kwargs = _arguments(batch, self.inputs)
-        old = self.options
-        options = Options(old.output, old.params, batch_axis, check, old.copy, old.differentiable)
-        args = (*self.params, *args)
-        J = find_backend(self.target, args, self.backend).linearize(self.target, args, kwargs, options)
-        return J.at(*self.moved) if self.moved else J
-
-    def at(self, params: Any) -> _Stream:
-        """The same stream at other parameters."""
-        return self._replace(params=(params,)) if self.params else self._replace(moved=(params,))
+from .stream import Stream
 
 
 class BatchedLinearization(ChunkLoop):
     """J of a model on a stream of batches; made by `linearize_batches`."""
 
-    def __init__(self, stream: _Stream, keep: bool) -> None:
+    def __init__(self, stream: Stream, keep: bool) -> None:
         self._stream, self._keep = stream, keep
         self._kept: list[Linearization] = []
         self._parts: list[Array] = []  # outputs of each batch
@@ -339,41 +238,6 @@ class BatchedLinearization(ChunkLoop):
     def at(self, params: Any) -> BatchedLinearization:
         """The same model and batches at other parameters, given as to `linearize`."""
         return BatchedLinearization(self._stream.at(params), self._keep)
-
-
-def _reiterable(batches: Any) -> Iterable[Any]:
-    if array_api_compat.is_array_api_obj(batches) or isinstance(batches, Mapping | str | bytes):
-        raise InvalidTypeError(
-            f"batches must be an iterable of batches, not {type(batches).__name__}; for a single batch use linearize, "
-            "or put it into a list"
-        )
-    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
-        raise InvalidTypeError(f"batches must be an iterable of batches, not {type(batches).__name__}")
-    if hasattr(batches, "__next__"):  # asked without iter(), which starts the workers of a loader
-        raise InvalidTypeError(
-            f"batches is a {type(batches).__name__}, which can be read only once, but every pass reads the batches "
-            "again; give a list of them, a DataLoader, or an object whose __iter__ starts anew"
-        )
-    return batches  # type: ignore[no-any-return]
-
-
-def _arguments(batch: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for the model."""
-    if callable(inputs):
-        batch = inputs(batch)
-    elif inputs is not None:
-        try:
-            batch = batch[inputs]
-        except (KeyError, IndexError, TypeError) as error:
-            has = f" with {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else ""
-            raise InvalidValueError(
-                f"inputs={inputs!r} picks nothing from a batch, which is a {type(batch).__name__}{has}"
-            ) from error
-    if isinstance(batch, Mapping):
-        return (), {str(key): value for key, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(batch), {}
-    return (batch,), {}
 
 
 def _axis(first: Linearization, options: Options) -> int | None:
