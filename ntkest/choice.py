@@ -84,12 +84,11 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
     if not spectra:
         return Outcome(SKETCH.moments(problem, sketch), SKETCH.name, exhausted(pilot))
     left = plan.passes - problem.passes
-    adoptable = SKETCH.on_outputs(problem)
     kept = pilot if inherits(problem, one_sided) else 0
     samples = {
         one_sided.name: one_sided.samples(problem, left + (one_sided.passes(problem, kept) if kept else 0)),
         SKETCH.name: SKETCH.samples(problem, plan.passes),
-        **{name: range_.samples(problem, plan.passes if adoptable else left) for name, range_ in RANGES.items()},
+        **{name: range_.samples(problem, plan.passes) for name, range_ in RANGES.items()},
     }
     errors = {
         name: error_of(problem, spectra, ESTIMATORS[name], count)
@@ -97,12 +96,10 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         if count >= ESTIMATORS[name].fewest
     }
     best = min(errors, key=lambda name: errors[name])
-    if best == one_sided.name or (best in RANGES and not adoptable):
-        estimator, have, state = ESTIMATORS[best], 0, None
-        if best == one_sided.name and kept:
-            state, have = SKETCH.one_sided(problem, sketch)[1], kept
-        state = estimator.extend(problem, state, estimator.draw(problem, plan.seed, have, samples[best]))
-        return Outcome(estimator.moments(problem, state), best, _told(best, errors, pilot))
+    if best == one_sided.name:
+        state = SKETCH.one_sided(problem, sketch) if kept else None
+        state = one_sided.extend(problem, state, one_sided.draw(problem, plan.seed, kept, samples[best]))
+        return Outcome(one_sided.moments(problem, state), best, _told(best, errors, pilot))
     return _sketched(problem, plan, assess, sketch, pilot, samples, errors)
 
 
@@ -120,7 +117,7 @@ def _sketched(
     `errors` are those to expect of the candidates with their `samples`.
     """
     nystrom = samples[SKETCH.name]
-    rivals = sorted((n for n in RANGES if n in errors), key=lambda n: samples[n]) if SKETCH.on_outputs(problem) else []
+    rivals = sorted((n for n in RANGES if n in errors), key=lambda n: samples[n])
     for number, name in enumerate(rivals):
         want = min(samples[name], nystrom)
         if want > have:

@@ -3,8 +3,8 @@
 The first images of its probes, before they are pushed back, are those of one-sided probes: where traces alone are
 wanted and these do, half a sketch is enough. Whole samples are XNysTrace's. After each look the passes that every
 estimator would still take are forecast from the spectrum that the sketch shows. It goes on while XNysTrace is the
-cheapest, or XTrace in one of its forms, which where the probes are on the side of the outputs take them over at any
-time for what they would have spent on them beyond; one-sided estimators take over the first images of all of them.
+cheapest, or XTrace in one of its forms, which take the probes over at any time for what they would have spent on them
+beyond; `reverse` takes over the first images of all of them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def exhausted(samples: int) -> str:
 
 def inherits(problem: Problem, one_sided: Estimator) -> bool:
     """Whether a one-sided estimator can use the images of the sketch's probes."""
-    return one_sided is (REVERSE if SKETCH.on_outputs(problem) else FORWARD) and not problem.pairs
+    return one_sided is REVERSE and not problem.pairs
 
 
 def auto_to_tolerance(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
@@ -117,7 +117,6 @@ class Pilot:
         self.spectra: list[Spectrum] = []
         """A likeness of each kernel's spectrum; none where there is nothing left to see."""
         self.values: Sequence[Estimate] = ()
-        self.adoptable = SKETCH.on_outputs(problem)
 
     def run(self) -> Outcome:
         """Look, and go on or hand over, until the tolerance is met or max_passes are spent."""
@@ -134,8 +133,7 @@ class Pilot:
                 needs, costs = self.forecast()
                 best = min(costs, key=lambda name: costs[name] * (RELUCTANT if name in RANGES else 1.0))
                 why = _told(best, costs, self.samples)
-                grows = best == SKETCH.name or (best in RANGES and self.adoptable)
-                if not grows or (best in RANGES and needs[best] <= self.samples):
+                if best not in (SKETCH.name, *RANGES) or (best in RANGES and needs[best] <= self.samples):
                     return self.hand_over(best, needs.get(best, 0), costs[best], why)
                 want = next_look(problem, SKETCH, self.samples, max(needs[best], self.samples + 1))
                 want = affordable(problem, SKETCH, self.plan, self.samples, want)
@@ -154,12 +152,12 @@ class Pilot:
         problem, seed = self.problem, self.plan.seed
         captured = SKETCH.capture(problem, None, SKETCH.draw(problem, seed, 0, samples))
         while problem.needs == {("trace", 0)}:
-            estimator, state = SKETCH.one_sided(problem, captured)
-            moments = estimator.moments(problem, state)
-            self.values = self.assess(moments, estimator.name)
+            state = SKETCH.one_sided(problem, captured)
+            moments = REVERSE.moments(problem, state)
+            self.values = self.assess(moments, REVERSE.name)
             if all(e.converged for e in self.values):
-                run = Run.of(problem, estimator, state, samples, seed)
-                return Outcome(moments, estimator.name, f"{estimator.name}: {samples} probes were enough", run=run)
+                run = Run.of(problem, REVERSE, state, samples, seed)
+                return Outcome(moments, REVERSE.name, f"{REVERSE.name}: {samples} probes were enough", run=run)
             need = by_large_numbers(samples, max(map(relative_error, self.values)) / self.target)
             need = min(max(need, samples + 1), most_samples(problem))
             if not samples < need <= 2 * samples or need > SETTLED:
@@ -217,7 +215,7 @@ class Pilot:
         consider(SKETCH, aim, self.samples, self.samples)
         for name, estimator in RANGES.items():
             consider(estimator, target, FEWEST, 0)
-            if self.adoptable and costs[name] < math.inf:
+            if costs[name] < math.inf:
                 enough = min(needs[name], self.samples)
                 further = estimator.growth(problem, enough, needs[name])
                 costs[name] = estimator.adoption(problem, enough) + further
@@ -239,15 +237,13 @@ class Pilot:
         run = None
         if best in RANGES:
             estimator = RANGES[best]
-            if self.adoptable:
-                adopted = estimator.adopt(problem, self.state, need)
-                run = Run.of(problem, estimator, adopted, need, seed, problem.passes - estimator.passes(problem, need))
-            return self.finish(estimator, why, run)
+            adopted = estimator.adopt(problem, self.state, need)
+            lost = problem.passes - estimator.passes(problem, need)
+            return self.finish(estimator, why, Run.of(problem, estimator, adopted, need, seed, lost))
         if inherits(self.problem, self.one_sided):
-            probes, state = SKETCH.one_sided(problem, self.state)
-            run = Run.of(
-                problem, probes, state, self.samples, seed, problem.passes - probes.passes(problem, self.samples)
-            )
+            state = SKETCH.one_sided(problem, self.state)
+            lost = problem.passes - REVERSE.passes(problem, self.samples)
+            run = Run.of(problem, REVERSE, state, self.samples, seed, lost)
         if cost < WORTH * PROBES:
             return self.finish(self.one_sided, why, run)
         return self.finish(*_compare_modes(problem, plan, assess, self.one_sided, why, run))

@@ -224,9 +224,8 @@ def _modes(problem: Problem, estimator: Estimator, samples: int, passes: int) ->
 def _seconds(problem: Problem, state: Any) -> dict[str, float]:
     """Of a pass in each mode, compiled."""
     xp = problem.xp
-    on_outputs = state.probes is not None
-    rows = (state.probes if on_outputs else state.bases[0].rows[0])[:TIMED, :]
-    blocks = tuple(block[:TIMED, :] for block in (state.bases[0].rows if on_outputs else state.images[0]))
+    rows = state.probes[:TIMED, :]
+    blocks = pull(problem, 0, rows)
     runs: dict[str, Callable[[], Sequence[Any]]] = {
         "vjp": lambda: pull(problem, 0, rows),
         "jvp": lambda: push(problem, 0, blocks),

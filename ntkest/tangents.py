@@ -12,7 +12,7 @@ from types import ModuleType
 
 from .linearization import Array, Blocks, InvalidValueError, accumulator, scalar_dtype
 
-SLICE = 2**16
+SLICE = 2**15
 """Columns of a block that are multiplied in its own dtype before the sum goes on in the accumulator's."""
 
 ROW_BY_ROW = 2**12

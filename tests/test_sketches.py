@@ -165,16 +165,23 @@ def test_what_is_kept_fits_in_memory(method, parameters):
     memory = 20 * 8 * (60 + parameters)
     e = ntkest.trace(J, method=method, rtol=1e-5, max_passes=59, memory=memory, state=True)
     assert abs(float(e) - np.sum(A * A)) < 5 * float(e.std_error)
+    drops = parameters == 4000 and e.method == "xnystrace"  # what is of the size of the parameters
     if e.method in METHODS:
-        assert 4 <= e.state.samples <= 20
+        assert 4 <= e.state.samples <= (29 if drops else 20)
         assert kept(e.state) <= memory
     little = 3 * 8 * (60 + parameters)
-    if method != "auto":
+    if drops:
+        assert ntkest.trace(J, method=method, passes=40, memory=little).method == "xnystrace"
+    elif method != "auto":
         with pytest.raises(ntkest.NTKError, match="memory="):
             ntkest.trace(J, method=method, passes=40, memory=little)
-        return
-    assert ntkest.trace(J, method=method, passes=40, memory=little).method in ("reverse", "forward")
-    assert ntkest.trace(J, method=method, rtol=0.3, max_passes=59, memory=little).method in ("reverse", "forward")
+    else:
+        for options in ({"passes": 40}, {"rtol": 0.3, "max_passes": 59}):
+            assert ntkest.trace(J, method=method, memory=little, **options).method in (
+                "reverse",
+                "forward",
+                "xnystrace",
+            )
 
 
 def test_a_plan_has_out_of_reach_what_memory_does_not_hold():

@@ -18,10 +18,10 @@ FAR = DRAW.standard_normal((7, P))
 NEAR = np.concatenate([FAR[:2] + 1e-9 * DRAW.standard_normal((2, P)), DRAW.standard_normal((1, P))])
 
 
-def grown(*batches, loose=True):
+def grown(*batches):
     span = r = None
     for batch in batches:
-        span, r, _ = extend_span(PROBLEM, span, r, (batch,), loose)
+        span, r, _ = extend_span(PROBLEM, span, r, (batch,))
     return span, r
 
 
@@ -67,9 +67,9 @@ def test_images_made_before_are_those_of_the_basis_that_is_made_at_last():
     matrix = DRAW.standard_normal((P, 9))
     before, r = grown(FAR)
     (old,) = before.orthonormal(xp)
-    span, r, turn = extend_span(PROBLEM, before, r, (NEAR,), loose=True)
+    span, r, turn = extend_span(PROBLEM, before, r, (NEAR,))
     np.testing.assert_allclose(turn @ (old @ matrix), span.rows[0][:7] @ matrix, atol=1e-12)
-    assert extend_span(PROBLEM, span, r, (NEAR,), loose=True)[2] is None
+    assert extend_span(PROBLEM, span, r, (NEAR,))[2] is None
 
 
 @pytest.mark.parametrize("quantity", ["trace", "frobenius_norm"])

@@ -136,7 +136,7 @@ ADAPTIVEHUTCHPP = AdaptiveHutchPP()
 def _columns(problem: Problem, state: Spent) -> int:
     """How many columns to add now; 0 once k has its share."""
     kernels, price = len(problem.kernels), column_cost(problem)
-    have = leading(state.split.bases[0]) if state.split.bases else 0
+    have = state.split.bases[0].count if state.split.bases else 0
     reserve = max(LEAST * kernels, min(ENOUGH * kernels, state.budget // 3), state.budget // RESERVE)
     most = min(space(problem) - have, (state.budget - state.spent - reserve) // price)
     if not have:
@@ -159,7 +159,7 @@ def _columns(problem: Problem, state: Spent) -> int:
 
 def _measure(problem: Problem, state: Spent) -> tuple[float, float]:
     """The exponent p, 0 where E is nothing but rounding, and E's effective rank."""
-    triangles = state.split.triangles
+    triangles = tuple(basis.triangles for basis in state.split.bases)
     k = int(triangles[0][0].shape[0])
     h = max(3, k // 2)
     traces, squares = problem.compiled(_decay, problem.xp, h)(triangles)

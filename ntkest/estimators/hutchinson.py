@@ -13,9 +13,12 @@ from dataclasses import dataclass, field, replace
 from ..linearization import Array, identity, leading
 from ..probes import Probes, draw_cotangents
 from ..tangents import SquareNorms
-from .images import OutputImages, row_gram, whole_first
+from .images import OutputImages, image_bytes, row_gram, whole_first
 from .pairs import mean_moment
 from .problem import Key, Moment, Problem, target_moments
+
+WINDOW = 1 / 4
+"""The share of the memory for the parameter-side images of probes on their way to Kω."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,19 @@ def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[
     pulled = kernel.map_vjp(identity, cotangents, expand, leading(probes))
     norms = kernel.compile(problem.parameter_norms(a))(pulled)
     return problem.whole_and_parts(norms, 1), push(problem, a, pulled)
+
+
+def apply_windows(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
+    """ωᵀKω (k,) and Kω (k, M), a window at a time."""
+    xp = problem.xp
+    cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
+    count, most = rows.shape[0], int(WINDOW * problem.memory) // max(1, image_bytes(problem, "vjp")[a])
+    each = -(-count // -(-count // max(1, most)))  # all about as large: a pass of few probes costs nearly as much
+    windows = [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
+    results = [apply_kernel(problem, a, window) for window in windows]
+    energies = [norms[:, 0] for norms, _ in results]
+    images = [whole for _, (whole, *_) in results]
+    return (energies[0], images[0]) if len(results) == 1 else (xp.concat(energies, axis=0), xp.concat(images, axis=0))
 
 
 def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ...]:

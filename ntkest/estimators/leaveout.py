@@ -6,8 +6,8 @@ seen, measures what K̂_i leaves; the average over i is unbiased. Here stand the
 samples that leave out j as well: deleting probe j from the *whole* estimator, the sketch included. All cost O(m³)
 operations on m×m matrices instead of O(m⁴), and no AD pass.
 
-With probes of rotation-invariant law in R^n, what ω_i has in common with the other probes is projected away and its
-length made good ("resphering", factor n - m + 1); with sign probes neither is done, for it would be biased.
+The law of the probes in R^n is invariant under rotations: what ω_i has in common with the others is projected away and
+its length made good ("resphering", factor n - m + 1).
 
 Reference: Epperly, Tropp, Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J.
 Matrix Anal. Appl. 2024 (XNysTrace, XTrace). The products of kernels, the norms and all that leaves out two are new.
@@ -28,9 +28,9 @@ Samples = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Sphere:
-    """What is known of the probes: B = (ΩᵀΩ)⁻¹ (m, m) and the dimension n they live in; None for sign probes."""
+    """What is known of the probes: B = (ΩᵀΩ)⁻¹ (m, m) and the dimension n they live in."""
 
-    inverse: Array | None
+    inverse: Array
     dimension: int
 
 
@@ -70,7 +70,7 @@ def trace_samples(xp: ModuleType, factor: Factor, w: Array, sphere: Sphere) -> S
     """Of tr K, from W = ZᵀZ: τ_i = tr K̂_i + the residual's quadratic form at ω_i (XNysTrace)."""
     v, d = factor.s.T @ w @ factor.s, factor.d
     diagonal, total = xp.linalg.diagonal(v), xp.linalg.trace(w)
-    one, two = _factors(xp, sphere, d)
+    one, two = _factors(xp, sphere)
     single = total - diagonal + one * d * d
     c, q = factor.c, _squared_sines(xp, factor.c)
     lost = (diagonal[:, None] + diagonal[None, :] - 2.0 * c * v) / q
@@ -85,10 +85,10 @@ def product_samples(xp: ModuleType, a: Factor, b: Factor, x: Array, sphere: Sphe
     e, f = left @ left.T, right.T @ right
     e1, f1, v1 = xp.linalg.diagonal(e), xp.linalg.diagonal(f), xp.linalg.diagonal(v)
     total = xp.sum(x * x)
-    ya, yb = _dual(a, sphere), _dual(b, sphere)
+    ya, yb = a.r @ sphere.inverse, b.r @ sphere.inverse  # columns R t_i, before scaling
     h1, h2 = left @ yb, ya.T @ right  # s_aᵀXρ_b and ρ_aᵀXs_b, before ρ's scale
-    one, two = _factors(xp, sphere, a.d)
-    scale = _scales(xp, sphere, a.d)
+    one, two = _factors(xp, sphere)
+    scale = 1.0 / xp.linalg.diagonal(sphere.inverse)
     rest = a.d * xp.linalg.diagonal(h1) * scale + b.d * xp.linalg.diagonal(h2) * scale - a.d * b.d * v1
     single = total - e1 - f1 + v1 * v1 + one * rest
 
@@ -102,7 +102,7 @@ def product_samples(xp: ModuleType, a: Factor, b: Factor, x: Array, sphere: Sphe
     x22 = (v1[None, :] - b.c * vt - a.c * v + a.c * b.c * v1[:, None]) / (ra * rb)
     kept = total - lost_a - lost_b + (v1 * v1)[:, None] + x12 * x12 + x21 * x21 + x22 * x22
     # h_a = d_a (s_i - C s_j)/(1 - C²) and ρ = (y_i - β y_j)/B'
-    beta, inner = _shares(xp, sphere, a.d)
+    beta, inner = _shares(xp, sphere)
     first = _between(xp, h1, a.c, beta, inner) * (a.d[:, None] / qa)
     second = _between(xp, h2.T, b.c, beta, inner) * (b.d[:, None] / qb)
     both = (v1[:, None] - a.c * vt - b.c * v + a.c * b.c * v1[None, :]) * (a.d * b.d)[:, None] / (qa * qb)
@@ -115,31 +115,17 @@ def _between(xp: ModuleType, h: Array, c: Array, beta: Array, scale: Array) -> A
     return (own[:, None] - beta * h - c * (h.T - beta * own[None, :])) * scale
 
 
-def _dual(factor: Factor, sphere: Sphere) -> Array:
-    """R B, whose columns are R t_i before scaling; R itself where probes keep what they share."""
-    return factor.r if sphere.inverse is None else factor.r @ sphere.inverse
-
-
-def _scales(xp: ModuleType, sphere: Sphere, like: Array) -> Array:
-    """1/B_ii."""
-    return like * 0 + 1.0 if sphere.inverse is None else 1.0 / xp.linalg.diagonal(sphere.inverse)
-
-
-def _shares(xp: ModuleType, sphere: Sphere, like: Array) -> Samples:
+def _shares(xp: ModuleType, sphere: Sphere) -> Samples:
     """β_ij = B_ij/B_jj and 1/B' with B' = B_ii - B_ij²/B_jj, (m, m)."""
-    if sphere.inverse is None:
-        zero = like[:, None] * like[None, :] * 0
-        return zero, zero + 1.0
     own = xp.linalg.diagonal(sphere.inverse)
     beta = sphere.inverse / own[None, :]
     return beta, 1.0 / _without(xp, sphere.inverse, own)
 
 
-def _factors(xp: ModuleType, sphere: Sphere, like: Array) -> Samples:
-    """(n - m + 1)B_ii (m,), and (n - m + 2)B'_ij (m, m) without j; ones for sign probes."""
-    if sphere.inverse is None:
-        return like * 0 + 1.0, like[:, None] * like[None, :] * 0 + 1.0
-    m, own = like.shape[0], xp.linalg.diagonal(sphere.inverse)
+def _factors(xp: ModuleType, sphere: Sphere) -> Samples:
+    """(n - m + 1)B_ii (m,), and (n - m + 2)B'_ij (m, m) without j."""
+    own = xp.linalg.diagonal(sphere.inverse)
+    m = own.shape[0]
     one = (sphere.dimension - m + 1) * own
     return one, (sphere.dimension - m + 2) * _without(xp, sphere.inverse, own)
 

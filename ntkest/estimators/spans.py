@@ -18,7 +18,7 @@ from .problem import Problem
 from .sketches import grow_basis, grow_products
 
 DIGITS = 0.25
-"""The share of the digits that a Cholesky factor may lose."""
+"""The share of the digits that a Cholesky factor may lose, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,17 @@ class Span:
 
 
 def extend_span(
-    problem: Problem, old: Span | None, r: Array | None, blocks: Blocks, loose: bool
+    problem: Problem, old: Span | None, r: Array | None, blocks: Blocks
 ) -> tuple[Span, Array, Array | None]:
     """With the images in `blocks`; and R of all images, Y = RᵀQ as rows, given that of those before.
-
-    Only `loose` ones may stay as they are: it pays where they are longer than their own images, which are then turned.
 
     Where Q is first made, the Q that stood before was L⁻¹Y, with a Cholesky factor's loss of digits. The third of what
     is returned turns images of that into images of this one (m', m'); it is None where none changes.
     """
     xp = problem.xp
-    if loose and is_concrete(blocks[0][0, 0]) and (old is None or old.lower is not None):
-        span = _appended(problem, old, blocks)
-        if span is not None and span.lower is not None:
-            return span, xp.astype(span.lower.T, working_dtype(xp, blocks), copy=False), None
+    span = append_span(problem, old, blocks)
+    if span is not None:
+        return span, triangle_of(xp, span), None
     if old is None or old.lower is None:
         fresh, r = grow_basis(xp, None if old is None else old.rows, r, blocks)
         return Span(join(xp, None if old is None else old.rows, fresh)), r, None
@@ -75,16 +72,30 @@ def extend_span(
     return Span(rows), r, turn
 
 
-def _appended(problem: Problem, old: Span | None, blocks: Blocks) -> Span | None:
-    """Both as they are, unless what `blocks` add to the span is too close to dependent."""
+def triangle_of(xp: ModuleType, span: Span) -> Array:
+    """R = Lᵀ of vectors that are not orthonormal themselves."""
+    assert span.lower is not None
+    return xp.astype(span.lower.T, working_dtype(xp, span.rows), copy=False)
+
+
+def append_span(problem: Problem, old: Span | None, blocks: Blocks, independent: float | None = None) -> Span | None:
+    """Both as they are; None if the old vectors are orthonormal, or what `blocks` add is too close to dependent.
+
+    `independent` is the eigenvalue that their Gram matrix, that of unit vectors, must exceed: a Cholesky factor loses
+    digits as its inverse. None is returned, too, if nobody can tell, since a framework is tracing.
+    """
     xp = problem.xp
+    if independent is None:
+        independent = float(xp.finfo(working_dtype(xp, blocks)).eps) ** DIGITS
+    if not is_concrete(blocks[0][0, 0]) or (old is not None and old.lower is None):
+        return None
     corner = problem.compiled(grow_products, xp, True)(None, blocks, blocks)
     lower: Array | None = None
     across: Array | None = None
     if old is not None:
         lower, across = old.lower, problem.compiled(Gram(xp, (0,) * len(blocks), 1))(old.rows, blocks)[0, ...]
     rest, beside, least = problem.compiled(_complement, xp)(lower, across, corner)
-    if not number(least) > float(xp.finfo(working_dtype(xp, blocks)).eps) ** DIGITS:
+    if not number(least) > independent:
         return None
     return Span(join(xp, old.rows if old else None, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
 

@@ -22,11 +22,12 @@ from types import ModuleType
 
 from ..linearization import Array, Blocks, Expand, eps, identity, leading
 from ..probes import cotangent_expander
-from ..tallskinny import extend_basis, separate
 from ..tangents import Gram, SquareNorms, join
+from .bases import Basis, extended
 from .images import OutputImages, image_bytes
 from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
 from .problem import Key, Moment, Problem, target_moments, whole_and_parts
+from .spans import Span
 
 LEAN = 0.75
 """`Moment.lean` of remainders, which are measured by few probes and have heavy tails."""
@@ -39,10 +40,8 @@ ROUNDING = 8.0
 class State:
     """Bases, what is known on them, and raw inner products of the probes' images."""
 
-    bases: tuple[Blocks, ...] = ()
-    """For each kernel Qᵀ, blocks (k, P_l), orthonormal within each part."""
-    triangles: tuple[tuple[Array, ...], ...] = ()
-    """For each kernel, for each part R (k, k): JᵀΩ = QR."""
+    bases: tuple[Basis, ...] = ()
+    """For each kernel Q."""
     images: tuple[Array, ...] = ()
     """For each kernel (parts, k, M): Zᵀ."""
     pulled: dict[tuple[int, int], Array] = field(default_factory=dict)
@@ -81,24 +80,23 @@ def column_cost(problem: Problem) -> int:
 
 def add_columns(problem: Problem, state: State, sketch: Array) -> State:
     """Extend each basis by the images of sketching cotangents, as bits (n, ⌈M/8⌉)."""
-    xp, have = problem.xp, leading(state.bases[0]) if state.bases else 0
+    xp, have = problem.xp, state.bases[0].count if state.bases else 0
     sketch = sketch[: min(leading(sketch), space(problem) - have), ...]
     if not leading(sketch):
         return state
-    bases, triangles, images = [], [], []
+    bases, fresh, images = [], [], []
     for a, kernel in enumerate(problem.kernels):
         cotangents, expand = problem.cotangents(a, sketch)
         pulled = kernel.map_vjp(identity, cotangents, expand, leading(sketch))
-        basis, triangle = _grow(problem, a, state, pulled)
+        basis = extended(problem, a, state.bases[a] if state.bases else None, pulled)
+        old = state.images[a] if state.images else None
         bases.append(basis)
-        triangles.append(triangle)
-        images.append(_push(problem, a, bases[a]))
-    pulled = _pull(problem, images)
+        fresh.append(_push(problem, a, basis.span, old))
+        images.append(fresh[a] if old is None else xp.concat([old, fresh[a]], axis=1))
+    pulled = _pull(problem, fresh)
     if have:
-        bases = [join(xp, *pair) for pair in zip(state.bases, bases, strict=True)]
-        images = [xp.concat(pair, axis=1) for pair in zip(state.images, images, strict=True)]
         pulled = {key: state.pulled[key] + norms for key, norms in pulled.items()}
-    return replace(state, bases=tuple(bases), triangles=tuple(triangles), images=tuple(images), pulled=pulled)
+    return replace(state, bases=tuple(bases), images=tuple(images), pulled=pulled)
 
 
 def add_probes(problem: Problem, state: State, signs: Array) -> State:
@@ -225,55 +223,18 @@ class Rule:
         return pair_moment(self.xp, sums.counts, sums.pairs, sums.involving, total)
 
 
-def _grow(problem: Problem, a: int, state: State, images: Blocks) -> tuple[Blocks, tuple[Array, ...]]:
-    """New vectors for the basis of each part of kernel a, from images Jᵀω (n, P_l), and the triangles with theirs."""
-    xp, part_of = problem.xp, problem.part_of(a)
-    out: list[Array] = list(images)
-    triangles = []
-    for part in range(problem.groups.count):
-        mine = [i for i, owner in enumerate(part_of) if owner == part]
-        old = tuple(state.bases[a][i] for i in mine) if state.bases else None
-        q, across, triangle = _extend(xp, old, tuple(images[i] for i in mine))
-        for i, block in zip(mine, q, strict=True):
-            out[i] = block
-        if old is not None:
-            before = xp.concat([state.triangles[a][part], across], axis=1)
-            triangle = xp.concat([before, xp.concat([across.T * 0.0, triangle], axis=1)], axis=0)
-        triangles.append(triangle)
-    return tuple(out), tuple(triangles)
-
-
-def _extend(xp: ModuleType, old: Blocks | None, images: Blocks) -> tuple[Blocks, Array, Array]:
-    """`extend_basis` to as many vectors as the part has parameters, and zeros from there on.
-
-    A QR would find the zeros too, but has no derivative there.
-    """
-    count, have = leading(images), 0 if old is None else leading(old)
-    room = max(0, sum(block.shape[1] for block in images) - have)
-    if count <= room:
-        return extend_basis(xp, old, separate(xp, images, have))
-    first, others = tuple(block[:room, :] for block in images), tuple(block[room:, :] for block in images)
-    q, across, triangle = extend_basis(xp, old, separate(xp, first, have))
-    others = tuple(xp.astype(b, a.dtype, copy=False) for a, b in zip(q, others, strict=True))
-    gram, dtype = Gram(xp, (0,) * len(q), 1), triangle.dtype
-    inside = xp.astype(gram(q, others)[0, ...], dtype, copy=False)
-    if old is not None:
-        across = xp.concat([across, xp.astype(gram(old, others)[0, ...], dtype, copy=False)], axis=1)
-    own = xp.astype(gram(others, others)[0, ...], dtype, copy=False)
-    above = xp.concat([triangle, inside], axis=1)
-    triangle = xp.concat([above, xp.concat([inside.T, own], axis=1) * 0.0], axis=0)
-    return join(xp, q, tuple(b * 0.0 for b in others)), across, triangle
-
-
-def _push(problem: Problem, a: int, basis: Blocks) -> Array:
-    """Zᵀ (parts, n, M): J_l Q_l for each part, a JVP each."""
+def _push(problem: Problem, a: int, span: Span, old: Array | None) -> Array:
+    """Zᵀ (parts, n, M): J_l Q_l for each part, a JVP each, for the vectors after those of `old` (parts, k, M)."""
     kernel, xp = problem.kernels[a], problem.xp
-    pairs, part_of = zip(basis, kernel.J.params, strict=True), problem.part_of(a)
+    vectors = span.since(0 if old is None else old.shape[1])
+    pairs, part_of = zip(vectors, kernel.J.params, strict=True), problem.part_of(a)
     ready = [xp.astype(problem.scaled(a, q), p.dtype, copy=False) for q, p in pairs]
     parts = []
     for part in range(problem.groups.count):
         tangents = tuple(q if owner == part else q * 0.0 for q, owner in zip(ready, part_of, strict=True))
-        parts.append(kernel.map_jvp(OutputImages(xp, problem.centre), tangents, None, leading(basis)))
+        images = kernel.map_jvp(OutputImages(xp, problem.centre), tangents, None, leading(vectors))
+        (image,) = span.turned(xp, None if old is None else (old[part, ...],), (images,))
+        parts.append(image)
     return xp.stack(parts, axis=0)
 
 

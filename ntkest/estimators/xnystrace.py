@@ -1,12 +1,10 @@
 """XNysTrace: a Nyström approximation from all probes but one, and that one to measure what it leaves; for each probe.
 
-On the side of the outputs, Ω (M×m): G = JᵀΩ = QR, Z = JQ; on the side of the parameters, V (P×m): G = JV = QR, Z = JᵀQ.
-Both approximate the same spectrum at a VJP and a JVP a sample, and everything follows from m×m matrices: the trace, and
-from the same data at no further pass ‖K‖_F² and products of kernels (`leaveout`).
+With Ω (M×m), G = JᵀΩ = QR and Z = JQ: ZZᵀ approximates K at a VJP and a JVP a sample, and everything follows from m×m
+matrices: the trace, and from the same data at no further pass ‖K‖_F² and products of kernels (`leaveout`).
 
-The side decides what is orthonormalised and stored. That of the outputs does it in R^P, takes normal probes and keeps
-Ω; that of the parameters in R^M, takes signs, which are made anew wherever they are needed, and is for models with
-many more parameters than outputs. Products of two kernels need the outputs, where both live.
+There are two ways to Z and R. Where parameters are not many more than outputs, G is kept and orthonormalised, which
+loses no digits (`spans`). Where they are, as in most networks, G is dropped: both follow from KΩ (`kernelimages`).
 
 Prefer it where the spectrum decays; on a flat one it wastes a pass a sample. Unbiased for the trace, the squared norm
 and products of kernels.
@@ -18,19 +16,19 @@ Matrix Anal. Appl. 2024, section 2.3. The other moments, from the same data, are
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 
 import numpy as np
 
 from ..forecast import Sketch
-from ..linearization import Array, Blocks, accumulator, leading, numbers
-from ..probes import Probes, draw_normal_cotangents, draw_tangents, tangent_expander
+from ..linearization import Array, Blocks, accumulator, numbers
+from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import onesided
-from .hutchinson import push
-from .images import OutputImages
+from .hutchinson import apply_windows, push
+from .kernelimages import factored_images
 from .leaveout import Factor, Sphere, product_samples, trace_samples
-from .onesided import FORWARD, REVERSE, OneSided
 from .problem import Key, Moment, Problem, target_moments
 from .sketches import (
     LeaveOneOut,
@@ -46,7 +44,10 @@ from .sketches import (
 from .spans import Span, extend_span
 
 MANY_PARAMETERS = 4
-"""From this many parameters an output on, orthonormal bases are kept on the side of the outputs."""
+"""From this many parameters an output on, gradients are not kept, ..."""
+
+SINGLE = 32
+"""... if all numbers have this many bits: rounding errors of Kω, unlike those of gradients, can make a factor fail."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class State:
     """The sketches so far; one entry a kernel in each tuple."""
 
     probes: Array | None = None
-    """(m, M): the probes of the outputs, centred if asked; None on the other side."""
+    """Ω as rows (m, M), centred if asked."""
     bases: tuple[Span, ...] = ()
-    """Q, or what stands for it, as rows: blocks (m, P_l), or one block (m, M)."""
+    """Q, or what stands for it, as rows: blocks (m, P_l). Empty where gradients are not kept."""
     factors: tuple[Array, ...] = ()
     """R (m, m)."""
     images: tuple[Blocks, ...] = ()
-    """Z = JQ or JᵀQ, as rows: one block (m, M), or blocks (m, P_l)."""
+    """Z = JQ as rows, one block (m, M)."""
     products: dict[tuple[int, int], Array] = field(default_factory=dict)
     """Z_aᵀZ_b (m, m)."""
     overlaps: Array | None = None
@@ -70,19 +71,21 @@ class State:
 
 @dataclass(frozen=True)
 class Captured:
-    """A state of which the newest images have not been pushed back yet."""
+    """A state and gradients of further probes, which have not been pushed back yet."""
 
     state: State
     """With all probes, and for the rest what was there before."""
-    bases: tuple[Span, ...]
+    bases: tuple[Span, ...] = ()
     """Of all probes."""
-    factors: tuple[Array, ...]
+    factors: tuple[Array, ...] = ()
     """R of all probes."""
+    gradients: tuple[Blocks, ...] = ()
+    """Of further probes, where there are no bases."""
 
 
 @dataclass(frozen=True)
 class XNysTrace(LeaveOneOut):
-    """The estimator, on the side that suits the problem."""
+    """The estimator, the way that suits the problem."""
 
     name: str = "xnystrace"
 
@@ -91,40 +94,36 @@ class XNysTrace(LeaveOneOut):
         return 1, 1
 
     def kept(self, problem: Problem) -> tuple[int, int]:
-        """Probes and images of outputs, gradients and basis; half of that on the side of the parameters."""
-        copies = 2 if self.on_outputs(problem) else 1
-        return copies, copies
+        """Probes and images of outputs; gradients and basis, unless they are dropped."""
+        return 2, 2 if self.keeps_gradients(problem) else 0
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
-        """Normal cotangents shared by all kernels, or sign tangents."""
-        first, most = problem.kernels[0].J, most_samples(problem)
-        start, stop = min(start, most), min(stop, most)
-        if self.on_outputs(problem):
-            return Probes(cotangents=draw_normal_cotangents(first, seed, start, stop))
-        return Probes(tangents=(draw_tangents(first, seed, start, stop),))
+        """Normal cotangents shared by all kernels."""
+        most = most_samples(problem)
+        return Probes(cotangents=draw_normal_cotangents(problem.kernels[0].J, seed, min(start, most), min(stop, most)))
 
     def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
-        """Push new probes through, orthonormalise their images against the basis, and push what is new back."""
-        return self.complete(problem, self.capture(problem, state, probes))
+        """Push new probes through, and back what they add."""
+        if self.keeps_gradients(problem):
+            return self.complete(problem, self.capture(problem, state, probes))
+        state, omega = _with_probes(problem, state, probes)
+        if not omega.shape[0]:
+            return state
+        return _applied(problem, state, [apply_windows(problem, a, omega)[1] for a in problem.indices])
 
     def capture(self, problem: Problem, sketch: State | Captured | None, probes: Probes) -> Captured:
         """The first half of `extend`, at one of its two passes a sample; as often as wanted before the second."""
         waiting = sketch if isinstance(sketch, Captured) else None
-        state = sketch.state if isinstance(sketch, Captured) else sketch
-        if state is None:
-            state = State(targets=target_moments(problem))
-        outputs = self.on_outputs(problem)
-        omega = None
-        if outputs:
-            have = 0 if state.probes is None else state.probes.shape[0]
-            everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
-            state, omega = replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+        state, omega = _with_probes(problem, sketch.state if isinstance(sketch, Captured) else sketch, probes)
+        found = [pull(problem, a, omega) for a in problem.indices]
+        if not self.keeps_gradients(problem):
+            before = waiting.gradients if waiting else (None,) * len(found)
+            return Captured(state, gradients=tuple(map(partial(join, problem.xp), before, found)))
         bases, factors = [], []
-        for a in problem.indices:
-            images = pull(problem, a, omega) if outputs else (_push_signs(problem, a, probes),)
+        for a, gradients in enumerate(found):
             newest = waiting or state
             basis, factor = (newest.bases[a], newest.factors[a]) if newest.bases else (None, None)
-            basis, factor, turn = extend_span(problem, basis, factor, images, loose=outputs)
+            basis, factor, turn = extend_span(problem, basis, factor, gradients)
             if turn is not None:
                 state = _turned(problem.xp, state, a, turn)
             bases.append(basis)
@@ -132,27 +131,30 @@ class XNysTrace(LeaveOneOut):
         return Captured(state, tuple(bases), tuple(factors))
 
     def complete(self, problem: Problem, captured: Captured) -> State:
-        """The second half: push what is new in the bases back."""
-        images: list[Blocks] = []
+        """The second half: push back what is new."""
+        if captured.gradients:
+            images = [push(problem, a, gradients)[0] for a, gradients in enumerate(captured.gradients)]
+            return _applied(problem, captured.state, images)
+        found: list[Blocks] = []
         for a, basis in enumerate(captured.bases):
             old = captured.state.images[a] if captured.state.images else None
             new = basis.since(0 if old is None else old[0].shape[0])
-            found = (push(problem, a, new)[0],) if self.on_outputs(problem) else pull(problem, a, new[0])
-            images.append(basis.turned(problem.xp, old, found))
-        return _grown(problem, captured, images)
+            found.append(basis.turned(problem.xp, old, (push(problem, a, new)[0],)))
+        return _grown(problem, replace(captured.state, bases=captured.bases), captured.factors, found)
 
-    def one_sided(self, problem: Problem, sketch: State | Captured) -> tuple[OneSided, onesided.State]:
-        """The estimator of traces from the images of the probes alone, and its state with all of them, at no pass.
-
-        In reverse the normal probes count as probes on a sphere; sign probes forward are those of forward itself.
-        """
+    def one_sided(self, problem: Problem, sketch: State | Captured) -> onesided.State:
+        """The state of `reverse` that the gradients of all probes make, at no pass: as if they were on a sphere."""
         state, xp = (sketch.state if isinstance(sketch, Captured) else sketch), problem.xp
-        norms = [xp.sum(r * r, axis=0)[:, None] for r in sketch.factors]
-        if not self.on_outputs(problem):
-            return FORWARD, onesided.State(norms=tuple((norm,) for norm in norms), targets=state.targets)
+        norms: list[Array] = []
+        for a in problem.indices:
+            known = sketch.factors or state.factors
+            pieces = [xp.sum(known[a] * known[a], axis=0)] if known else []
+            if isinstance(sketch, Captured) and sketch.gradients:
+                pieces.append(problem.compiled(problem.parameter_norms(a))(sketch.gradients[a])[:, 0])
+            norms.append(xp.concat(pieces, axis=0)[:, None])
         assert state.overlaps is not None
         scale = (dimension(problem) / xp.linalg.diagonal(state.overlaps))[:, None]
-        return REVERSE, onesided.State(norms=tuple((norm * scale,) for norm in norms), targets=state.targets)
+        return onesided.State(norms=tuple((norm * scale,) for norm in norms), targets=state.targets)
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
@@ -163,9 +165,11 @@ class XNysTrace(LeaveOneOut):
         )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
 
-    def on_outputs(self, problem: Problem) -> bool:
-        """Whether probes are drawn on the side of the outputs."""
-        return len(problem.kernels) > 1 or problem.parameters(0) < MANY_PARAMETERS * problem.size
+    def keeps_gradients(self, problem: Problem) -> bool:
+        """Whether the gradients of probes are kept: they are not much longer than the outputs, or need their digits."""
+        short = any(problem.parameters(a) < MANY_PARAMETERS * problem.size for a in problem.indices)
+        arrays = [array for kernel in problem.kernels for array in (kernel.J.outputs, *kernel.J.params)]
+        return short or any(int(problem.xp.finfo(array.dtype).bits) < SINGLE for array in arrays)
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
@@ -175,8 +179,8 @@ class XNysTrace(LeaveOneOut):
         import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
 
         known = Factor.of(np_namespace, numbers(state.factors[a]))
-        inverse = None if state.overlaps is None else np.linalg.inv(numbers(state.overlaps))
-        sphere = Sphere(inverse, dimension(problem))
+        assert state.overlaps is not None
+        sphere = Sphere(np.linalg.inv(numbers(state.overlaps)), dimension(problem))
         single, _ = trace_samples(np_namespace, known, numbers(state.products[a, a]), sphere)
         apart = ~np.eye(len(values), dtype=bool)
         # products of what two images have beside all the others: their squares have ‖R‖_F² as their mean
@@ -188,12 +192,25 @@ class XNysTrace(LeaveOneOut):
 XNYSTRACE = XNysTrace()
 
 
-def _push_signs(problem: Problem, a: int, probes: Probes) -> Array:
-    kernel = problem.kernels[a]
-    assert probes.tangents is not None
-    bits, expand = probes.tangents[a], tangent_expander(kernel.J, problem.exponents[a])
-    images: Array = kernel.map_jvp(OutputImages(problem.xp, problem.centre), bits, expand, leading(bits))
-    return images
+def _with_probes(problem: Problem, state: State | None, probes: Probes) -> tuple[State, Array]:
+    """The state with new probes, and these (k, M), centred if asked."""
+    if state is None:
+        state = State(targets=target_moments(problem))
+    have = 0 if state.probes is None else state.probes.shape[0]
+    everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
+    return replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+
+
+def _applied(problem: Problem, state: State, images: list[Array]) -> State:
+    """The state with images Kω of its newest probes, one array (k, M) a kernel."""
+    assert state.probes is not None
+    omega, factors, fresh = state.probes[-images[0].shape[0] :, :], [], []
+    for a, image in enumerate(images):
+        r, old = (state.factors[a], state.images[a][0]) if state.factors else (None, None)
+        factor, z = factored_images(problem, a, r, old, omega, image)
+        factors.append(factor)
+        fresh.append((z,))
+    return _grown(problem, state, tuple(factors), fresh)
 
 
 def _turned(xp: ModuleType, state: State, a: int, turn: Array) -> State:
@@ -212,19 +229,14 @@ def _turned(xp: ModuleType, state: State, a: int, turn: Array) -> State:
     return replace(state, images=images, products=products)
 
 
-def _grown(problem: Problem, captured: Captured, images: list[Blocks]) -> State:
-    """The state with new basis vectors and their images."""
-    state, xp, products = captured.state, problem.xp, {}
+def _grown(problem: Problem, state: State, factors: tuple[Array, ...], images: list[Blocks]) -> State:
+    """The state with R of all probes and the images of new basis vectors."""
+    xp, products = problem.xp, {}
     for a, b in sorted({(key[1], key[-1]) for key in problem.needs if key[0] != "target"}):
         old = (state.images[a], state.images[b], state.products[a, b]) if state.images else None
         products[a, b] = problem.compiled(grow_products, xp, a == b)(old, images[a], images[b])
-    return replace(
-        state,
-        bases=captured.bases,
-        factors=captured.factors,
-        images=tuple(join(xp, *pair) for pair in zip(state.images or (None,) * len(images), images, strict=True)),
-        products=products,
-    )
+    every = tuple(join(xp, *pair) for pair in zip(state.images or (None,) * len(images), images, strict=True))
+    return replace(state, factors=factors, images=every, products=products)
 
 
 def _moments(
@@ -233,12 +245,12 @@ def _moments(
     dimension: int,
     factors: tuple[Array, ...],
     products: tuple[Array, ...],
-    overlaps: Array | None,
+    overlaps: Array,
 ) -> tuple[Triple, ...]:
     """What `summarise` makes of each key; array-only."""
     wide = accumulator(xp, factors[0])
     known = [Factor.of(xp, xp.astype(r, wide, copy=False)) for r in factors]
-    sphere = Sphere(None if overlaps is None else xp.linalg.inv(overlaps), dimension)
+    sphere = Sphere(xp.linalg.inv(overlaps), dimension)
     found = []
     for key, product in zip(keys, products, strict=True):
         a, b = key[1], key[-1]

@@ -23,8 +23,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import xnystrace
-from .hutchinson import apply_kernel
-from .images import image_bytes
+from .hutchinson import apply_windows
 from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
@@ -40,9 +39,6 @@ from .sketches import (
     ritz_values,
     summarise,
 )
-
-WINDOW = 64
-"""Probes whose parameter-side images are held together on their way to KΩ; more where an eighth of the memory does."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +94,12 @@ class XTrace(LeaveOneOut):
             state = State(targets=target_moments(problem))
         have = 0 if state.probes is None else state.probes.shape[0]
         everything, _ = add_probes(problem, state.probes, probes.cotangents)
-        results = [_apply(problem, a, everything[have:, :]) for a in problem.indices]
+        results = [apply_windows(problem, a, everything[have:, :]) for a in problem.indices]
         energies = tuple(energy for energy, _ in results)
         return _grown(problem, state, everything, energies, tuple((image,) for _, image in results), self.power)
 
     def adopt(self, problem: Problem, sketch: xnystrace.State, samples: int) -> State:
-        """Go on from the first samples of an XNysTrace sketch on the side of the outputs, at the price of `adoption`.
+        """Go on from the first samples of an XNysTrace sketch, at the price of `adoption`.
 
         Of those KΩ = ZR is known.
         """
@@ -169,12 +165,12 @@ def _grown(
         old, triangle = state.steps[step] if state.steps else (None, None)
         fresh, triangle = grow_basis(xp, old, triangle, (summed,))
         steps.append((join(xp, old, fresh), triangle))
-        summed = _summed([_apply(problem, a, fresh[0])[1] for a in kernels], weights)
+        summed = _summed([apply_windows(problem, a, fresh[0])[1] for a in kernels], weights)
     basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
     pulled: tuple[Blocks, ...] = ()
     applied: tuple[Blocks, ...] = ()
     if problem.pairs:
-        applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
+        applied = tuple((apply_windows(problem, a, basis[0])[1],) for a in kernels)
     else:
         pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
     if state.basis is not None:
@@ -213,19 +209,6 @@ def _whole(state: State) -> Array:
     for _, factor in reversed(state.steps):
         whole = whole @ factor
     return whole
-
-
-def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
-    """ωᵀKω (k,) and Kω (k, M), a window at a time."""
-    xp = problem.xp
-    cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
-    count, most = rows.shape[0], max(WINDOW, problem.memory // 8 // max(1, image_bytes(problem, "vjp")[a]))
-    each = -(-count // -(-count // most))  # of about the same size: a pass of few probes costs nearly as much as one
-    windows = [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
-    results = [apply_kernel(problem, a, window) for window in windows]
-    energies = [norms[:, 0] for norms, _ in results]
-    images = [whole for _, (whole, *_) in results]
-    return (energies[0], images[0]) if len(results) == 1 else (xp.concat(energies, axis=0), xp.concat(images, axis=0))
 
 
 def _weight(problem: Problem, images: Array) -> Array:
