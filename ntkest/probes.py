@@ -18,12 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .linearization import Array, InvalidTypeError, InvalidValueError, Linearization, beside
+from .threads import Range, shared
 
 COTANGENTS, TANGENTS, SKETCH, TANGENT_SKETCH = range(4)
 """Kinds of stream. Stream ``kind + 4 * i`` belongs to the i-th linearization; cotangents are shared by all."""
 
 NORMAL_COTANGENTS = COTANGENTS + 4
 """The stream of normally distributed cotangents."""
+
+SLAB = 2**16
+"""Normal numbers that are made together, so that what is needed on the way stays in the cache."""
 
 
 class Probes(NamedTuple):
@@ -140,8 +144,17 @@ def draw_cotangents(J: Linearization, seed: int, start: int, stop: int, kind: in
 def draw_normal_cotangents(J: Linearization, seed: int, start: int, stop: int) -> Array:
     """Standard normal probes start … stop-1 of the outputs, (stop - start, M), in their dtype and on their device."""
     count = math.prod(J.outputs.shape)
-    bits = _draw(seed, NORMAL_COTANGENTS, start, stop, 0, 64 * -(-count // 2))
-    return beside(J.xp, _normal(bits)[:, :count], J.outputs)
+    together = max(1, SLAB // count)
+    numbers = np.empty((stop - start, count), np.float32)
+
+    def make(rows: Range) -> None:
+        for first in range(*rows, together):
+            last = min(first + together, rows[1])
+            bits = _draw(seed, NORMAL_COTANGENTS, start + first, start + last, 0, 64 * -(-count // 2))
+            numbers[first:last] = _normal(bits)[:, :count]
+
+    shared(make, (0, stop - start), count)
+    return beside(J.xp, numbers, J.outputs)
 
 
 def draw_tangents(

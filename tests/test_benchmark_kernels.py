@@ -277,6 +277,7 @@ def test_the_page_marks_what_misses_a_goal():
     contestants = [
         cell("ntkest, torch", 0.02, ours=True, samples={"256": [[0.02, 0.01]] * 2, "32": [[0.01, 0.01]] * 2}),
         cell("nngeometry", 0.03),
+        cell("nngeometry, who gave up", 0.011, examples=32, samples={"32": [[0.011, 0.01]]}),
         cell("torch.func, Jacobian contraction", 4.0, examples=32, samples={"32": [[4.0, 0.01]]}),
     ]
     contestants[2]["stopped"] = {"examples": 64, "reason": "at most 60 s"}

@@ -78,7 +78,7 @@ def test_fewer_columns_are_the_beginning_of_more(kind):
 
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 def test_threads_do_not_change_the_matrix(kind, monkeypatch):
-    from ntkest.projection import threads
+    from ntkest import threads
 
     alone, together = (random_matrix(700, kind, 0, 10**6) for _ in range(2))
     monkeypatch.setattr(threads, "threads", lambda: 1)

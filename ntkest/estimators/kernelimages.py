@@ -19,7 +19,8 @@ from ..tangents import Gram, SquareNorms
 from .problem import Problem
 
 ROUNDING = 4.0
-"""Times ε√k‖Kω‖: what rounding errors may add to the spectral norm of ΩᵀY, for k probes."""
+"""Times ε√k‖Kω‖, for k probes, is what rounding errors of Kω may add to the spectral norm of ΩᵀY; and so many times
+ε√k ωᵀKω what those of a Cholesky factor may."""
 
 
 def factored_images(
@@ -56,6 +57,7 @@ def _added(
     rest, apart = (product + product.T) / 2.0, product - product.T
     tiny = 1e3 * float(xp.finfo(rest.dtype).smallest_normal)  # without it roots would have no derivative at zero
     noise = ROUNDING * precision * (k * xp.astype(xp.max(norms), rest.dtype) + tiny) ** 0.5
+    noise = noise + ROUNDING * eps(xp, rest) * k**0.5 * xp.max(xp.linalg.diagonal(rest))
     noise = noise + 2.0 * (xp.sum(apart * apart) + tiny) ** 0.5
     least = xp.min(xp.linalg.eigvalsh(rest))
     shift = xp.where(least > 2.0 * noise, noise * 0, noise + xp.maximum(-least, least * 0))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from ..linearization import Array
-from .contraction import Block, examples_of, numbers_on_the_way
+from .contraction import Block, examples_between, examples_of, numbers_on_the_way
 
 Multiply = Callable[[Block, Block], Array]
 """Products (k, n, k', n') or (n, n'); both arguments are the same object for a block with itself."""
@@ -35,8 +35,5 @@ def bounded(xp: ModuleType, multiply: Multiply, left: Block, right: Block, most:
 
 def _split(block: Block) -> tuple[Block, Block]:
     """The first half of the examples, and the others."""
-    half = examples_of(block) // 2
-    if isinstance(block, tuple):
-        left, right = block
-        return (left[:, :half, ...], right[:, :half, ...]), (left[:, half:, ...], right[:, half:, ...])
-    return block[:, :half, ...], block[:, half:, ...]
+    count = examples_of(block)
+    return examples_between(block, 0, count // 2), examples_between(block, count // 2, count)

@@ -58,6 +58,14 @@ def examples_of(block: Block) -> int:
     return int((block[0] if isinstance(block, tuple) else block).shape[1])
 
 
+def examples_between(block: Block, start: int, stop: int) -> Block:
+    """What of a block is of examples start … stop-1."""
+    if isinstance(block, tuple):
+        left, right = (side[:, start:stop, ...] for side in block)
+        return left, right
+    return block[:, start:stop, ...]
+
+
 def _factored_pays(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
     """By multiplications: those of both Gram matrices and of their product, or those of rows and of their products."""
     n, positions = a[0].shape[1:3]

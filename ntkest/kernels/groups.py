@@ -111,25 +111,24 @@ def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotan
 def _merged(xp: ModuleType, pairs: Sequence[Pair]) -> list[Pair]:
     """A block with a side one number wide is put with one that has the same other side."""
     found: list[Pair] = []
-    narrow = [any(_narrow(pair, side) for side in (0, 1)) for pair in pairs]
-    for pair in (
-        pair for wanted in (False, True) for pair, is_narrow in zip(pairs, narrow, strict=True) if is_narrow is wanted
-    ):
-        match = next(
-            (
-                (i, side)
-                for i, p in enumerate(found)
-                for side in (0, 1)
-                if _narrow(pair, 1 - side) and _share(p, pair, side)
-            ),
-            None,
-        )
+    for pair in sorted(pairs, key=lambda pair: _narrow(pair, 0) or _narrow(pair, 1)):  # wide ones first
+        match = _match(found, pair)
         if match is None:
             found.append(pair)
         else:
             place, side = match
             found[place] = _beside(xp, found[place], pair, 1 - side)
     return found
+
+
+def _match(found: Sequence[Pair], pair: Pair) -> tuple[int, int] | None:
+    """Which of those found shares a side with a pair that is narrow on the other; and which side."""
+    for side in (0, 1):
+        if _narrow(pair, 1 - side):
+            for place, other in enumerate(found):
+                if _share(other, pair, side):
+                    return place, side
+    return None
 
 
 def _narrow(pair: Pair, side: int) -> bool:

@@ -17,7 +17,7 @@ from ..linearization import (
     checked_examples,
     identity,
 )
-from .contraction import Block
+from .contraction import Block, examples_between
 
 Range = tuple[int, int]
 """Examples start … stop-1."""
@@ -50,7 +50,7 @@ class Images:
             if self._whole is None:
                 self._whole = J.map_example_vjp(identity, self.omega())
             for start, stop in ranges:
-                yield tuple(_examples(block, start, stop) for block in self._whole)
+                yield tuple(examples_between(block, start, stop) for block in self._whole)
 
     def omega(self) -> Array:
         """The cotangents (k, M) of all examples."""
@@ -90,10 +90,3 @@ def item_bytes(xp: Any, array: Array) -> int:
     """Bytes of a number in `array`."""
     info = xp.finfo if xp.isdtype(array.dtype, "real floating") else xp.iinfo
     return int(info(array.dtype).bits) // 8
-
-
-def _examples(block: Block, start: int, stop: int) -> Block:
-    if isinstance(block, tuple):
-        left, right = (side[:, start:stop, ...] for side in block)
-        return left, right
-    return block[:, start:stop, ...]

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..kernels.contraction import Block, cotangents_of, examples_of
 from ..linearization import Array
+from ..threads import Range
 from .matrices import GROUP
 from .pieces import left_part, looked_up, rows_of, spans
 from .sketches import STRIP, DenseSketch, strips
-from .streams import Range
 
 WAY = 2**13
 """Numbers for each position of each example that the products with a tile have, at least of a group of columns."""

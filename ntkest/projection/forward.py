@@ -11,8 +11,8 @@ import numpy as np
 from ..kernels.images import outputs_each
 from ..linearization import Array, beside, checked_examples, identity
 from ..probes import probe_exponent
+from ..threads import Range
 from .blocks import Projection
-from .streams import Range
 
 ROWS = 2**15
 """Rows of Q that are made together and laid on their side."""

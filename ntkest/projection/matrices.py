@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .streams import NORMALS, SIGNS, Range, Stream
-from .threads import shared
+from ..threads import Range, shared
+from .streams import NORMALS, SIGNS, Stream
 
 GROUP = 64
 """Columns that are drawn together: the signs of a row in a word."""

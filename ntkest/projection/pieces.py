@@ -13,7 +13,7 @@ import numpy as np
 
 from ..kernels.contraction import Block, cotangents_of, examples_of
 from ..linearization import Array, beside, numbers
-from .streams import Range
+from ..threads import Range
 
 
 def looked_up(block: Block) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.tiles import Place
-from .streams import Range
+from ..threads import Range
 
 STORED = 2**25
 """Bytes of a piece that goes to a store: enough to be worth a tile of Q, little enough to be lost."""

@@ -14,6 +14,7 @@ from ..kernels.fingerprint import difference, fingerprint
 from ..kernels.images import item_bytes, outputs_each
 from ..linearization import Array, InvalidValueError, UnsupportedModeError, host, scalar_dtype
 from ..memory import size_text
+from ..threads import Range
 from .backward import Backward, InRanges, backward
 from .blocks import Projection
 from .finite import check_features
@@ -22,7 +23,6 @@ from .kinds import random_matrix
 from .matrices import GROUP, Matrix
 from .planning import STORED, Plan
 from .sketches import TILE
-from .streams import Range
 
 FORMAT = "ntkest-projection/1"
 """Of what `Question.about` gives, and of stores."""

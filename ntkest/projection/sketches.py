@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..linearization import Array, beside
+from ..threads import Range
 from .matrices import GROUP, Matrix
 from .sparse import Sparse
-from .streams import Range
 
 STRIP = 512
 """Columns of Q in a tile."""

@@ -17,7 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .streams import SPARSE, Range, Stream
+from ..threads import Range
+from .streams import SPARSE, Stream
 
 NONZEROS = 4
 """Signs in a row, or as many as there are columns."""

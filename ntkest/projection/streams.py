@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..threads import Range
+
 SIGNS, NORMALS, SPARSE = 8, 12, 16
 """Kinds of stream. `ntkest.probes` gives no linearization's own probes a multiple of four."""
-
-Range = tuple[int, int]
-"""From the first to before the last."""
 
 
 class Stream:

@@ -8,7 +8,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from .streams import Range
+Range = tuple[int, int]
+"""From the first to before the last."""
 
 LEAST = 2**18
 """Numbers that a thread should have to make: less is sooner done than shared."""
