@@ -14,7 +14,8 @@ Numer. Math. 2013 (twice is enough, in blocks).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,9 @@ MOST_TRACED = 64
 
 TWICE_IS_ENOUGH = 0.5
 """A vector that keeps this share of its length in a projection has been orthogonal to rounding before."""
+
+Compiled = Callable[..., Callable[..., Any]]
+"""A function with its first arguments fixed, compiled where the backend can do that, like `functools.partial`."""
 
 Cut = tuple[int, int, int]
 """(block, start, stop): numbers start … stop-1 of each vector's block."""
@@ -67,29 +71,35 @@ def orthonormalise(xp: ModuleType, blocks: Blocks, against: Blocks | None = None
     return q, r
 
 
-def extend_basis(xp: ModuleType, basis: Blocks | None, blocks: Blocks) -> tuple[Blocks, Array, Array]:
-    """Y = Q₀C + QR for a basis Q₀ of k vectors: Q (m, P_l), C (k, m) and R (m, m) as in `orthonormalise`."""
+def extend_basis(
+    xp: ModuleType, basis: Blocks | None, blocks: Blocks, compiled: Compiled = partial
+) -> tuple[Blocks, Array, Array]:
+    """Y = Q₀C + QR for a basis Q₀ of k vectors: Q (m, P_l), C (k, m) and R (m, m) as in `orthonormalise`.
+
+    `compiled` is applied to the steps, one a slice.
+    """
     dtype = working_dtype(xp, (*(basis or ()), *blocks))
     blocks = tuple(xp.astype(block, dtype, copy=False) for block in blocks)
     if basis is None or not basis[0].shape[0]:
-        q, r = _factor(xp, blocks)
+        q, r = _factor(xp, blocks, compiled)
         return q, r[:0, :], r
     basis = tuple(xp.astype(block, dtype, copy=False) for block in basis)
-    rest, first = _project_out(xp, basis, blocks)
-    rest, r1 = _factor(xp, rest)
-    rest, second = _project_out(xp, basis, rest)
-    q, r2 = _factor(xp, rest)
+    project_out = compiled(_project_out, xp)
+    rest, first = project_out(basis, blocks)
+    rest, r1 = _factor(xp, rest, compiled)
+    rest, second = project_out(basis, rest)
+    q, r2 = _factor(xp, rest, compiled)
     # What was more than rounding after the first projection keeps its length in the second
     least = xp.min(xp.abs(xp.linalg.diagonal(r2))) if r2.shape[0] else first
     if r2.shape[0] and not (is_concrete(least) and number(least) > TWICE_IS_ENOUGH):
-        return _factor_beside(xp, basis, blocks)
+        return _factor_beside(xp, basis, blocks, compiled)
     return q, first + second @ r1, r2 @ r1
 
 
-def _factor_beside(xp: ModuleType, basis: Blocks, blocks: Blocks) -> tuple[Blocks, Array, Array]:
+def _factor_beside(xp: ModuleType, basis: Blocks, blocks: Blocks, compiled: Compiled) -> tuple[Blocks, Array, Array]:
     """The same by one QR of [Q₀, Y], which gives Q₀ back up to signs: right also where Y adds nothing."""
     k = basis[0].shape[0]
-    both, r = _factor(xp, tuple(xp.concat(pair, axis=0) for pair in zip(basis, blocks, strict=True)))
+    both, r = _factor(xp, tuple(xp.concat(pair, axis=0) for pair in zip(basis, blocks, strict=True)), compiled)
     signs = xp.sign(xp.linalg.diagonal(r)[:k])
     return tuple(block[k:, :] for block in both), signs[:, None] * r[:k, k:], r[k:, k:]
 
@@ -126,28 +136,30 @@ def _project_out(xp: ModuleType, basis: Blocks, blocks: Blocks) -> tuple[Blocks,
     return tuple(y - products.T @ q for y, q in zip(blocks, basis, strict=True)), products
 
 
-def _factor(xp: ModuleType, blocks: Blocks) -> tuple[Blocks, Array]:
+def _factor(xp: ModuleType, blocks: Blocks, compiled: Compiled) -> tuple[Blocks, Array]:
     """Q and R of blocks in the working dtype: slice by slice, then of the slices' triangles."""
     m, sizes = blocks[0].shape[0], _sizes(blocks)
     if not m:
         return blocks, blocks[0] @ blocks[0].T
     slices = _slices(sizes, m, MOST_TRACED if device(blocks[0]) is None else None)
-    factors = [_householder(xp, _join(xp, [blocks[i][:, start:stop] for i, start, stop in cuts])) for cuts in slices]
+    factor = compiled(_householder, xp)
+    factors = [factor(_join(xp, [blocks[i][:, start:stop] for i, start, stop in cuts])) for cuts in slices]
     if len(slices) == 1:
         ((q, r),) = factors
-        return _put_back(xp, slices, [q.T], len(blocks)), r
-    (turns,), r = _factor(xp, (_join(xp, [triangle.T for _, triangle in factors]),))
-    rows = [turns[:, i * m : (i + 1) * m] @ q.T for i, (q, _) in enumerate(factors)]
+        return _put_back(xp, slices, [q], len(blocks)), r
+    (turns,), r = _factor(xp, (_join(xp, [triangle.T for _, triangle in factors]),), compiled)
+    rows = [turns[:, i * m : (i + 1) * m] @ q for i, (q, _) in enumerate(factors)]
     return _put_back(xp, slices, rows, len(blocks)), r
 
 
 def _householder(xp: ModuleType, rows: Array) -> tuple[Array, Array]:
-    """Q (n, m) and R (m, m) of rows (m, n); where n < m, the last columns of Q and rows of R are zero."""
+    """Qᵀ (m, n) and R (m, m) of rows (m, n); where n < m, the last rows of both are zero."""
     m, n = rows.shape
     if n >= m:
-        return tuple(xp.linalg.qr(rows.T))
+        q, r = xp.linalg.qr(rows.T)
+        return q.T, r
     q, r = xp.linalg.qr(xp.concat([rows.T, beside(xp, np.zeros((m - n, m)), rows)], axis=0))
-    return q[:n, :], r
+    return q[:n, :].T, r
 
 
 def _slices(sizes: Sequence[int], m: int, most: int | None) -> list[tuple[Cut, ...]]:

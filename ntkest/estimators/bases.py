@@ -6,7 +6,6 @@ A basis of all is kept as a `Span` where that may be: nothing of the images' siz
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 from ..linearization import Array, Blocks, leading
 from ..tallskinny import extend_basis, separate
@@ -54,7 +53,7 @@ def _by_part(problem: Problem, a: int, old: Basis | None, images: Blocks) -> Bas
     for part in range(problem.groups.count):
         mine = [i for i, owner in enumerate(part_of) if owner == part]
         before = None if old is None else tuple(old.span.rows[i] for i in mine)
-        q, across, triangle = _extend(xp, before, tuple(images[i] for i in mine))
+        q, across, triangle = _extend(problem, before, tuple(images[i] for i in mine))
         for i, block in zip(mine, q, strict=True):
             out[i] = block
         if old is not None:
@@ -64,17 +63,17 @@ def _by_part(problem: Problem, a: int, old: Basis | None, images: Blocks) -> Bas
     return Basis(Span(join(xp, None if old is None else old.span.rows, tuple(out))), tuple(triangles))
 
 
-def _extend(xp: ModuleType, old: Blocks | None, images: Blocks) -> tuple[Blocks, Array, Array]:
+def _extend(problem: Problem, old: Blocks | None, images: Blocks) -> tuple[Blocks, Array, Array]:
     """`extend_basis` to as many vectors as the part has parameters, and zeros from there on.
 
     A QR would find the zeros too, but has no derivative there.
     """
-    count, have = leading(images), 0 if old is None else leading(old)
+    xp, count, have = problem.xp, leading(images), 0 if old is None else leading(old)
     room = max(0, sum(block.shape[1] for block in images) - have)
     if count <= room:
-        return extend_basis(xp, old, separate(xp, images, have))
+        return extend_basis(xp, old, separate(xp, images, have), problem.compiled)
     first, others = tuple(block[:room, :] for block in images), tuple(block[room:, :] for block in images)
-    q, across, triangle = extend_basis(xp, old, separate(xp, first, have))
+    q, across, triangle = extend_basis(xp, old, separate(xp, first, have), problem.compiled)
     others = tuple(xp.astype(b, a.dtype, copy=False) for a, b in zip(q, others, strict=True))
     gram, dtype = Gram(xp, (0,) * len(q), 1), triangle.dtype
     inside = xp.astype(gram(q, others)[0, ...], dtype, copy=False)

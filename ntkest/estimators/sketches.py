@@ -127,9 +127,10 @@ def pull(problem: Problem, a: int, rows: Array) -> Blocks:
     return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
 
 
-def grow_basis(xp: ModuleType, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:
+def grow_basis(problem: Problem, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:
     """New orthonormal vectors for the images in `blocks`, and R of all images."""
-    fresh, beside_old, corner = extend_basis(xp, basis, blocks)
+    xp = problem.xp
+    fresh, beside_old, corner = extend_basis(xp, basis, blocks, problem.compiled)
     if r is None:
         return fresh, corner
     below = xp.concat([beside_old.T * 0, corner], axis=1)

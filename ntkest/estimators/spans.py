@@ -65,9 +65,9 @@ def extend_span(
     if span is not None:
         return span, triangle_of(xp, span), None
     if old is None or old.lower is None:
-        fresh, r = grow_basis(xp, None if old is None else old.rows, r, blocks)
+        fresh, r = grow_basis(problem, None if old is None else old.rows, r, blocks)
         return Span(join(xp, None if old is None else old.rows, fresh)), r, None
-    rows, r = grow_basis(xp, None, None, join(xp, old.rows, blocks))
+    rows, r = grow_basis(problem, None, None, join(xp, old.rows, blocks))
     turn = xp.linalg.solve(r[: old.count, : old.count].T, xp.astype(old.lower, r.dtype, copy=False))
     return Span(rows), r, turn
 

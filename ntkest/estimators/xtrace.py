@@ -163,10 +163,10 @@ def _grown(
     summed, steps = _summed([image for (image,) in images], weights), []
     for step in range(power - 1):
         old, triangle = state.steps[step] if state.steps else (None, None)
-        fresh, triangle = grow_basis(xp, old, triangle, (summed,))
+        fresh, triangle = grow_basis(problem, old, triangle, (summed,))
         steps.append((join(xp, old, fresh), triangle))
         summed = _summed([apply_windows(problem, a, fresh[0])[1] for a in kernels], weights)
-    basis, factor = grow_basis(xp, state.basis, state.factor, (summed,))
+    basis, factor = grow_basis(problem, state.basis, state.factor, (summed,))
     pulled: tuple[Blocks, ...] = ()
     applied: tuple[Blocks, ...] = ()
     if problem.pairs:
