@@ -9,6 +9,7 @@ Reference: Hutchinson, "A stochastic estimator of the trace of the influence mat
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 
 from ..linearization import Array, identity, leading
 from ..probes import Probes, draw_cotangents
@@ -106,17 +107,17 @@ def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[
     return problem.whole_and_parts(norms, 1), push(problem, a, pulled)
 
 
-def apply_windows(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
-    """ωᵀKω (k,) and Kω (k, M), a window at a time."""
-    xp = problem.xp
-    cotangents = xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
+def windows(problem: Problem, a: int, rows: Array) -> list[Array]:
+    """Cotangents (k, M) as some of them at a time, whose images Jᵀω fit in their share of the memory together."""
+    cotangents = problem.xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
     count, most = rows.shape[0], int(WINDOW * problem.memory) // max(1, image_bytes(problem, "vjp")[a])
     each = -(-count // -(-count // max(1, most)))  # all about as large: a pass of few probes costs nearly as much
-    windows = [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
-    results = [apply_kernel(problem, a, window) for window in windows]
-    energies = [norms[:, 0] for norms, _ in results]
-    images = [whole for _, (whole, *_) in results]
-    return (energies[0], images[0]) if len(results) == 1 else (xp.concat(energies, axis=0), xp.concat(images, axis=0))
+    return [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
+
+
+def together(xp: ModuleType, pieces: list[Array]) -> Array:
+    """What came of windows, one below the other."""
+    return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=0)
 
 
 def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -26,7 +26,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import onesided
-from .hutchinson import apply_windows, push
+from .hutchinson import push, together, windows
 from .kernelimages import factored_images
 from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
@@ -109,7 +109,7 @@ class XNysTrace(LeaveOneOut):
         state, omega = _with_probes(problem, state, probes)
         if not omega.shape[0]:
             return state
-        return _applied(problem, state, [apply_windows(problem, a, omega)[1] for a in problem.indices])
+        return _applied(problem, state, [_apply(problem, a, omega) for a in problem.indices])
 
     def capture(self, problem: Problem, sketch: State | Captured | None, probes: Probes) -> Captured:
         """The first half of `extend`, at one of its two passes a sample; as often as wanted before the second."""
@@ -199,6 +199,12 @@ def _with_probes(problem: Problem, state: State | None, probes: Probes) -> tuple
     have = 0 if state.probes is None else state.probes.shape[0]
     everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
     return replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+
+
+def _apply(problem: Problem, a: int, omega: Array) -> Array:
+    """Kω (k, M), a window at a time."""
+    images = [push(problem, a, pull(problem, a, window))[0] for window in windows(problem, a, omega)]
+    return together(problem.xp, images)
 
 
 def _applied(problem: Problem, state: State, images: list[Array]) -> State:

@@ -23,7 +23,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import xnystrace
-from .hutchinson import apply_windows
+from .hutchinson import apply_kernel, together, windows
 from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
@@ -94,7 +94,7 @@ class XTrace(LeaveOneOut):
             state = State(targets=target_moments(problem))
         have = 0 if state.probes is None else state.probes.shape[0]
         everything, _ = add_probes(problem, state.probes, probes.cotangents)
-        results = [apply_windows(problem, a, everything[have:, :]) for a in problem.indices]
+        results = [_apply(problem, a, everything[have:, :]) for a in problem.indices]
         energies = tuple(energy for energy, _ in results)
         return _grown(problem, state, everything, energies, tuple((image,) for _, image in results), self.power)
 
@@ -165,12 +165,12 @@ def _grown(
         old, triangle = state.steps[step] if state.steps else (None, None)
         fresh, triangle = grow_basis(problem, old, triangle, (summed,))
         steps.append((join(xp, old, fresh), triangle))
-        summed = _summed([apply_windows(problem, a, fresh[0])[1] for a in kernels], weights)
+        summed = _summed([_apply(problem, a, fresh[0])[1] for a in kernels], weights)
     basis, factor = grow_basis(problem, state.basis, state.factor, (summed,))
     pulled: tuple[Blocks, ...] = ()
     applied: tuple[Blocks, ...] = ()
     if problem.pairs:
-        applied = tuple((apply_windows(problem, a, basis[0])[1],) for a in kernels)
+        applied = tuple((_apply(problem, a, basis[0])[1],) for a in kernels)
     else:
         pulled = tuple(pull(problem, a, basis[0]) for a in kernels)
     if state.basis is not None:
@@ -209,6 +209,13 @@ def _whole(state: State) -> Array:
     for _, factor in reversed(state.steps):
         whole = whole @ factor
     return whole
+
+
+def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
+    """ωᵀKω (k,) and Kω (k, M), a window at a time."""
+    results = [apply_kernel(problem, a, window) for window in windows(problem, a, rows)]
+    energies, images = [norms[:, 0] for norms, _ in results], [whole for _, (whole, *_) in results]
+    return together(problem.xp, energies), together(problem.xp, images)
 
 
 def _weight(problem: Problem, images: Array) -> Array:
