@@ -12,6 +12,7 @@ import numpy as np
 from ..linearization import Array, Blocks, eps, identity, is_concrete, leading, number, numbers
 from ..tallskinny import extend_basis
 from ..tangents import Gram
+from .hutchinson import push, together, windows
 from .leaveout import Samples
 from .problem import Problem
 
@@ -20,6 +21,12 @@ DEPENDENT = 1e-10
 
 EXHAUSTED = 100.0
 """Rounding errors, relative to the longest image, below which what an image adds to a basis is noise."""
+
+MANY_PARAMETERS = 4
+"""From this many parameters an output on, gradients of probes are left alone, ..."""
+
+SINGLE = 32
+"""... if all numbers have this many bits: rounding errors of Kω, unlike those of gradients, can make a factor fail."""
 
 SYMMETRIC_FROM = 128
 """From this many rows on, half of a Gram matrix is worth two smaller products."""
@@ -125,6 +132,18 @@ def pull(problem: Problem, a: int, rows: Array) -> Blocks:
     cotangents = problem.xp.astype(rows, kernel.J.outputs.dtype, copy=False)
     ready, expand = problem.cotangents(a, cotangents)
     return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
+
+
+def keeps_gradients(problem: Problem) -> bool:
+    """Whether gradients of probes serve better than Kω: they are not much longer than that, or keep more digits."""
+    short = any(problem.parameters(a) < MANY_PARAMETERS * problem.size for a in problem.indices)
+    arrays = [array for kernel in problem.kernels for array in (kernel.J.outputs, *kernel.J.params)]
+    return short or any(int(problem.xp.finfo(array.dtype).bits) < SINGLE for array in arrays)
+
+
+def apply(problem: Problem, a: int, rows: Array) -> Array:
+    """Kω of unpacked cotangents (k, M), a window at a time."""
+    return together(problem.xp, [push(problem, a, pull(problem, a, part))[0] for part in windows(problem, a, rows)])
 
 
 def grow_basis(problem: Problem, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:

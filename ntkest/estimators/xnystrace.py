@@ -26,7 +26,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import onesided
-from .hutchinson import push, together, windows
+from .hutchinson import push
 from .kernelimages import factored_images
 from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
@@ -34,20 +34,16 @@ from .sketches import (
     LeaveOneOut,
     Triple,
     add_probes,
+    apply,
     dimension,
     grow_products,
+    keeps_gradients,
     most_samples,
     pull,
     ritz_values,
     summarise,
 )
 from .spans import Span, extend_span
-
-MANY_PARAMETERS = 4
-"""From this many parameters an output on, gradients are not kept, ..."""
-
-SINGLE = 32
-"""... if all numbers have this many bits: rounding errors of Kω, unlike those of gradients, can make a factor fail."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class XNysTrace(LeaveOneOut):
 
     def kept(self, problem: Problem) -> tuple[int, int]:
         """Probes and images of outputs; gradients and basis, unless they are dropped."""
-        return 2, 2 if self.keeps_gradients(problem) else 0
+        return 2, 2 if keeps_gradients(problem) else 0
 
     def draw(self, problem: Problem, seed: int, start: int, stop: int) -> Probes:
         """Normal cotangents shared by all kernels."""
@@ -104,19 +100,19 @@ class XNysTrace(LeaveOneOut):
 
     def extend(self, problem: Problem, state: State | None, probes: Probes) -> State:
         """Push new probes through, and back what they add."""
-        if self.keeps_gradients(problem):
+        if keeps_gradients(problem):
             return self.complete(problem, self.capture(problem, state, probes))
         state, omega = _with_probes(problem, state, probes)
         if not omega.shape[0]:
             return state
-        return _applied(problem, state, [_apply(problem, a, omega) for a in problem.indices])
+        return _applied(problem, state, [apply(problem, a, omega) for a in problem.indices])
 
     def capture(self, problem: Problem, sketch: State | Captured | None, probes: Probes) -> Captured:
         """The first half of `extend`, at one of its two passes a sample; as often as wanted before the second."""
         waiting = sketch if isinstance(sketch, Captured) else None
         state, omega = _with_probes(problem, sketch.state if isinstance(sketch, Captured) else sketch, probes)
         found = [pull(problem, a, omega) for a in problem.indices]
-        if not self.keeps_gradients(problem):
+        if not keeps_gradients(problem):
             before = waiting.gradients if waiting else (None,) * len(found)
             return Captured(state, gradients=tuple(map(partial(join, problem.xp), before, found)))
         bases, factors = [], []
@@ -165,12 +161,6 @@ class XNysTrace(LeaveOneOut):
         )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
 
-    def keeps_gradients(self, problem: Problem) -> bool:
-        """Whether the gradients of probes are kept: they are not much longer than the outputs, or need their digits."""
-        short = any(problem.parameters(a) < MANY_PARAMETERS * problem.size for a in problem.indices)
-        arrays = [array for kernel in problem.kernels for array in (kernel.J.outputs, *kernel.J.params)]
-        return short or any(int(problem.xp.finfo(array.dtype).bits) < SINGLE for array in arrays)
-
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
         values = ritz_values(state.factors[a], state.products[a, a])
@@ -199,12 +189,6 @@ def _with_probes(problem: Problem, state: State | None, probes: Probes) -> tuple
     have = 0 if state.probes is None else state.probes.shape[0]
     everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
     return replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
-
-
-def _apply(problem: Problem, a: int, omega: Array) -> Array:
-    """Kω (k, M), a window at a time."""
-    images = [push(problem, a, pull(problem, a, window))[0] for window in windows(problem, a, omega)]
-    return together(problem.xp, images)
 
 
 def _applied(problem: Problem, state: State, images: list[Array]) -> State:

@@ -31,9 +31,11 @@ from .sketches import (
     LeaveOneOut,
     Triple,
     add_probes,
+    apply,
     dimension,
     grow_basis,
     grow_products,
+    keeps_gradients,
     most_samples,
     pull,
     ritz_values,
@@ -213,9 +215,13 @@ def _whole(state: State) -> Array:
 
 def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
     """ωᵀKω (k,) and Kω (k, M), a window at a time."""
+    xp = problem.xp
+    if not keeps_gradients(problem):
+        images = apply(problem, a, rows)
+        wide = accumulator(xp, images)
+        return xp.sum(xp.astype(rows, wide, copy=False) * xp.astype(images, wide, copy=False), axis=1), images
     results = [apply_kernel(problem, a, window) for window in windows(problem, a, rows)]
-    energies, images = [norms[:, 0] for norms, _ in results], [whole for _, (whole, *_) in results]
-    return together(problem.xp, energies), together(problem.xp, images)
+    return together(xp, [norms[:, 0] for norms, _ in results]), together(xp, [whole for _, (whole, *_) in results])
 
 
 def _weight(problem: Problem, images: Array) -> Array:
