@@ -9,8 +9,10 @@ import ntkest
 from ntkest.kernels.bounded import bounded
 from ntkest.kernels.contraction import products
 from ntkest.kernels.groups import group_kernels
+from ntkest.kernels.images import Images
 from ntkest.kernels.tiles import Cost, Plan, planned
 from ntkest.tangents import group_parameters
+from tests.networks import linearized, network
 
 N, O, P = 13, 3, 40  # noqa: E741 - the number of outputs of an example
 A = np.random.default_rng(0).standard_normal((N * O, P))
@@ -130,3 +132,15 @@ def test_a_plan_goes_through_every_tile_once():
         seen = [(i, j) for rows in plan.stripes() for j in plan.columns(rows) for i in rows if i <= j or not symmetric]
         assert sorted(seen) == sorted(plan.places())
         assert len(set(seen)) == len(seen) == (10 if symmetric else 16)
+
+
+def test_the_gradients_of_the_first_example_are_measured_once(backend):
+    """They say how many fit into a tile, and they are as dear as a small kernel."""
+    J = linearized(network((4, 30, 3), N=6), backend)
+    images, more = Images(J, np.eye(3)), Images(J, np.ones((1, 3)))
+    found, asked = images.example_bytes(), []
+    again = Images(J, np.eye(3))
+    again.sweep = lambda ranges: asked.append(ranges)
+    assert again.example_bytes() == found
+    assert not asked
+    assert more.example_bytes() < found

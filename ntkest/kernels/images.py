@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from .contraction import Block, examples_between
 
 Range = tuple[int, int]
 """Examples start … stop-1."""
+
+_EXAMPLE_BYTES: WeakKeyDictionary[Any, dict[int, int]] = WeakKeyDictionary()
+"""What `Images.example_bytes` found of linearizations, by the number of cotangents: it is as dear as a small kernel."""
 
 
 class Images:
@@ -66,10 +70,21 @@ class Images:
         return max(1, len(self.cotangents) * rows)
 
     def example_bytes(self) -> int:
-        """What the gradients of one example take. Costs k passes over one example."""
-        blocks = next(iter(self.sweep([(0, 1)])))
-        sides = [side for block in blocks for side in (block if isinstance(block, tuple) else (block,))]
-        return sum(math.prod(side.shape) * item_bytes(self.J.xp, side) for side in sides)
+        """What the gradients of one example take. Costs k passes over one example, once for a linearization and k."""
+        known = _remembered(self.J)
+        if len(self.cotangents) not in known:
+            blocks = next(iter(self.sweep([(0, 1)])))
+            sides = [side for block in blocks for side in (block if isinstance(block, tuple) else (block,))]
+            size = sum(math.prod(side.shape) * item_bytes(self.J.xp, side) for side in sides)
+            known[len(self.cotangents)] = size
+        return known[len(self.cotangents)]
+
+
+def _remembered(J: Linearization) -> dict[int, int]:
+    try:
+        return _EXAMPLE_BYTES.setdefault(J, {})
+    except TypeError:  # no weak references to it, or no hash
+        return {}
 
 
 def outputs_each(J: Linearization) -> int:
