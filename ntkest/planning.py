@@ -10,9 +10,9 @@ from typing import Any
 
 from .columns import aligned
 from .estimators import BY_EXAMPLE, ESTIMATORS, EXACT, Estimator, Problem
-from .estimators.hutchinson import push
+from .estimators.applied import pull, push
 from .estimators.perexample import probe_bytes
-from .estimators.sketches import LeaveOneOut, dimension, most_samples, pull
+from .estimators.sketches import LeaveOneOut, dimension, most_samples
 from .inference import Quantity, effective_rank_of, frobenius_norm_of, trace_of
 from .linearization import InvalidTypeError, InvalidValueError, Linearization, UnsupportedModeError, number
 from .memory import size_text

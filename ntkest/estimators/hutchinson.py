@@ -9,17 +9,14 @@ Reference: Hutchinson, "A stochastic estimator of the trace of the influence mat
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 
-from ..linearization import Array, identity, leading
+from ..linearization import Array, leading
 from ..probes import Probes, draw_cotangents
 from ..tangents import SquareNorms
-from .images import OutputImages, image_bytes, row_gram, whole_first
+from .applied import apply_kernel
+from .images import row_gram
 from .pairs import mean_moment
 from .problem import Key, Moment, Problem, target_moments
-
-WINDOW = 1 / 4
-"""The share of the memory for the parameter-side images of probes on their way to Kω."""
 
 
 @dataclass(frozen=True)
@@ -96,42 +93,6 @@ class Hutchinson:
         """Means over probes."""
         xp = problem.xp
         return {**{key: mean_moment(xp, pieces) for key, pieces in state.samples.items()}, **state.targets}
-
-
-def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[Array, ...]]:
-    """ωᵀKω (c, rows), and Kω (c, M) for the whole and each part: a VJP, and a JVP for each part."""
-    kernel = problem.kernels[a]
-    cotangents, expand = problem.cotangents(a, probes)
-    pulled = kernel.map_vjp(identity, cotangents, expand, leading(probes))
-    norms = kernel.compile(problem.parameter_norms(a))(pulled)
-    return problem.whole_and_parts(norms, 1), push(problem, a, pulled)
-
-
-def windows(problem: Problem, a: int, rows: Array) -> list[Array]:
-    """Cotangents (k, M) as some of them at a time, whose images Jᵀω fit in their share of the memory together."""
-    cotangents = problem.xp.astype(rows, problem.kernels[a].J.outputs.dtype, copy=False)
-    count, most = rows.shape[0], int(WINDOW * problem.memory) // max(1, image_bytes(problem, "vjp")[a])
-    each = -(-count // -(-count // max(1, most)))  # all about as large: a pass of few probes costs nearly as much
-    return [cotangents[start : min(start + each, count), :] for start in range(0, count, each)]
-
-
-def together(xp: ModuleType, pieces: list[Array]) -> Array:
-    """What came of windows, one below the other."""
-    return pieces[0] if len(pieces) == 1 else xp.concat(pieces, axis=0)
-
-
-def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ...]:
-    """J g for the whole and J_l g_l for each part, (c, M) each, with g = `pulled` scaled by 2**-exponent once more."""
-    kernel, xp = problem.kernels[a], problem.xp
-    pairs = zip(pulled, kernel.J.params, strict=True)
-    scaled = tuple(xp.astype(problem.scaled(a, block), p.dtype, copy=False) for block, p in pairs)
-    reduce = OutputImages(xp, problem.centre)
-    parts = []
-    for part in range(problem.groups.count):
-        blocks = problem.groups.blocks(part) if problem.groups.names else range(len(scaled))
-        kept = tuple(block if i in blocks else block * 0.0 for i, block in enumerate(scaled))
-        parts.append(kernel.map_jvp(reduce, kept, None, leading(scaled)))
-    return whole_first(problem, parts)
 
 
 def _row_products(problem: Problem, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:

@@ -31,8 +31,8 @@ from ..probes import (
     draw_tangents,
     tangent_expander,
 )
+from .applied import apply_kernel
 from .exact import UnitCotangents
-from .hutchinson import apply_kernel
 from .images import OutputImages, row_gram
 from .onesided import REVERSE
 from .problem import Key, Moment, Problem, target_moments

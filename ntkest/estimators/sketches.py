@@ -9,10 +9,9 @@ from types import ModuleType
 
 import numpy as np
 
-from ..linearization import Array, Blocks, eps, identity, is_concrete, leading, number, numbers
+from ..linearization import Array, Blocks, eps, is_concrete, number, numbers
 from ..tallskinny import extend_basis
 from ..tangents import Gram
-from .hutchinson import push, together, windows
 from .leaveout import Samples
 from .problem import Problem
 
@@ -126,24 +125,11 @@ def _independent(overlaps: Array) -> list[int]:
     return kept
 
 
-def pull(problem: Problem, a: int, rows: Array) -> Blocks:
-    """Jᵀ of unpacked cotangents (k, M), scaled by 2**-exponent: blocks (k, P_l)."""
-    kernel = problem.kernels[a]
-    cotangents = problem.xp.astype(rows, kernel.J.outputs.dtype, copy=False)
-    ready, expand = problem.cotangents(a, cotangents)
-    return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
-
-
 def keeps_gradients(problem: Problem) -> bool:
     """Whether gradients of probes serve better than Kω: they are not much longer than that, or keep more digits."""
     short = any(problem.parameters(a) < MANY_PARAMETERS * problem.size for a in problem.indices)
     arrays = [array for kernel in problem.kernels for array in (kernel.J.outputs, *kernel.J.params)]
     return short or any(int(problem.xp.finfo(array.dtype).bits) < SINGLE for array in arrays)
-
-
-def apply(problem: Problem, a: int, rows: Array) -> Array:
-    """Kω of unpacked cotangents (k, M), a window at a time."""
-    return together(problem.xp, [push(problem, a, pull(problem, a, part))[0] for part in windows(problem, a, rows)])
 
 
 def grow_basis(problem: Problem, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:

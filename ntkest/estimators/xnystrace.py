@@ -26,7 +26,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import onesided
-from .hutchinson import push
+from .applied import apply, pull, push
 from .kernelimages import factored_images
 from .leaveout import Factor, Sphere, product_samples, trace_samples
 from .problem import Key, Moment, Problem, target_moments
@@ -34,12 +34,10 @@ from .sketches import (
     LeaveOneOut,
     Triple,
     add_probes,
-    apply,
     dimension,
     grow_products,
     keeps_gradients,
     most_samples,
-    pull,
     ritz_values,
     summarise,
 )

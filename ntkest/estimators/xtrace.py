@@ -23,7 +23,7 @@ from ..linearization import Array, Blocks, accumulator, numbers
 from ..probes import Probes, draw_normal_cotangents
 from ..tangents import join
 from . import xnystrace
-from .hutchinson import apply_kernel, together, windows
+from .applied import apply, apply_kernel, pull, together, windows
 from .leaveout import Factor
 from .problem import Key, Moment, Problem, target_moments
 from .projected import Action, Pair, Range, product_samples, trace_samples
@@ -31,13 +31,11 @@ from .sketches import (
     LeaveOneOut,
     Triple,
     add_probes,
-    apply,
     dimension,
     grow_basis,
     grow_products,
     keeps_gradients,
     most_samples,
-    pull,
     ritz_values,
     summarise,
 )

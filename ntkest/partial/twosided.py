@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import ModuleType
 
-from ..estimators.hutchinson import apply_kernel
+from ..estimators.applied import apply_kernel
 from ..linearization import Array, scalar_dtype
 from ..probes import cotangent_expander, draw_cotangents
 from .layout import Layout
