@@ -8,7 +8,9 @@ import pytest
 
 from tests.distilling import ONE, posed
 from tests.networks import DENSE, available
-from tests.stores import FACTORY
+from tests.stores import FACTORY, Turns
+
+SPAWN = multiprocessing.get_context("spawn")
 
 BACKENDS = available()
 """Set NTKEST_BACKENDS=torch,jax to require them: what is named there and missing is an error, not a skip."""
@@ -61,8 +63,15 @@ def target(tmp_path):
     return lambda name: f"{path}:{name}"
 
 
+@pytest.fixture
+def turns():
+    """Two workers that take tasks in turns, so that one describes what is wanted and the other begins it."""
+    with ProcessPoolExecutor(1, SPAWN) as one, ProcessPoolExecutor(1, SPAWN) as other:
+        yield Turns(one, other)
+
+
 @pytest.fixture(scope="module")
 def pool():
     """Two workers."""
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(2, SPAWN) as executor:
         yield executor

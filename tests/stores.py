@@ -1,11 +1,13 @@
 """What tests of stores and of workers share."""
 
 import hashlib
+import itertools
 import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,17 @@ def slow():
     return Slow(make())
 """
 """Of linearizations, as a file that workers import."""
+
+
+class Turns(Executor):
+    """Executors that take tasks in turns."""
+
+    def __init__(self, *executors):
+        self._next = itertools.cycle(executors)
+
+    def submit(self, *arguments, **keywords):
+        return next(self._next).submit(*arguments, **keywords)
+
 
 A = np.random.default_rng(0).standard_normal((60, 40))
 """The Jacobian that they make."""
