@@ -96,6 +96,12 @@ def extend_basis(
     return q, first + second @ r1, r2 @ r1
 
 
+def grown_triangle(xp: ModuleType, r: Array, across: Array, corner: Array) -> Array:
+    """R of [Q₀, Q] for Y₀ = Q₀R₀ and Y = Q₀C + QR: [[R₀, C], [0, R]]."""
+    below = xp.concat([across.T * 0, corner], axis=1)
+    return xp.concat([xp.concat([r, across], axis=1), below], axis=0)
+
+
 def _factor_beside(xp: ModuleType, basis: Blocks, blocks: Blocks, compiled: Compiled) -> tuple[Blocks, Array, Array]:
     """The same by one QR of [Q₀, Y], which gives Q₀ back up to signs: right also where Y adds nothing."""
     k = basis[0].shape[0]

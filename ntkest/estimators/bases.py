@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..linearization import Array, Blocks, leading
-from ..tallskinny import extend_basis, separate
+from ..tallskinny import extend_basis, grown_triangle, separate
 from ..tangents import Gram, join
 from .problem import Problem
 from .spans import Span, append_span, triangle_of
@@ -57,8 +57,7 @@ def _by_part(problem: Problem, a: int, old: Basis | None, images: Blocks) -> Bas
         for i, block in zip(mine, q, strict=True):
             out[i] = block
         if old is not None:
-            above = xp.concat([old.triangles[part], across], axis=1)
-            triangle = xp.concat([above, xp.concat([across.T * 0.0, triangle], axis=1)], axis=0)
+            triangle = grown_triangle(xp, old.triangles[part], across, triangle)
         triangles.append(triangle)
     return Basis(Span(join(xp, None if old is None else old.span.rows, tuple(out))), tuple(triangles))
 
@@ -80,6 +79,5 @@ def _extend(problem: Problem, old: Blocks | None, images: Blocks) -> tuple[Block
     if old is not None:
         across = xp.concat([across, xp.astype(gram(old, others)[0, ...], dtype, copy=False)], axis=1)
     own = xp.astype(gram(others, others)[0, ...], dtype, copy=False)
-    above = xp.concat([triangle, inside], axis=1)
-    triangle = xp.concat([above, xp.concat([inside.T, own], axis=1) * 0.0], axis=0)
+    triangle = grown_triangle(xp, triangle, inside, own * 0.0)
     return join(xp, q, tuple(b * 0.0 for b in others)), across, triangle

@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from ..linearization import Array, beside, eps, scalar_dtype
+from ..tallskinny import grown_triangle
 from ..tangents import Gram, SquareNorms
 from .problem import Problem
 
@@ -36,9 +37,7 @@ def factored_images(
     across, corner, fresh = problem.compiled(_added, xp, precision)(old, omega, images)
     if r is None:
         return corner, fresh
-    across = xp.astype(across, r.dtype, copy=False)
-    below = xp.concat([across.T * 0, corner], axis=1)
-    return xp.concat([xp.concat([r, across], axis=1), below], axis=0), fresh
+    return grown_triangle(xp, r, xp.astype(across, r.dtype, copy=False), corner), fresh
 
 
 def _added(

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from ..linearization import Array, Blocks, eps, is_concrete, number, numbers
-from ..tallskinny import extend_basis
+from ..tallskinny import extend_basis, grown_triangle
 from ..tangents import Gram
 from .leaveout import Samples
 from .problem import Problem
@@ -134,12 +134,8 @@ def keeps_gradients(problem: Problem) -> bool:
 
 def grow_basis(problem: Problem, basis: Blocks | None, r: Array | None, blocks: Blocks) -> tuple[Blocks, Array]:
     """New orthonormal vectors for the images in `blocks`, and R of all images."""
-    xp = problem.xp
-    fresh, beside_old, corner = extend_basis(xp, basis, blocks, problem.compiled)
-    if r is None:
-        return fresh, corner
-    below = xp.concat([beside_old.T * 0, corner], axis=1)
-    return fresh, xp.concat([xp.concat([r, beside_old], axis=1), below], axis=0)
+    fresh, beside_old, corner = extend_basis(problem.xp, basis, blocks, problem.compiled)
+    return fresh, corner if r is None else grown_triangle(problem.xp, r, beside_old, corner)
 
 
 def grow_products(
