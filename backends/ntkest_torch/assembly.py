@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from .layers import Dense, Lookup, Sides, multiplied
+from .convolved import in_groups, pays
+from .layers import Convolution, Dense, Lookup, Sides, multiplied
 from .taps import Place, Use
 
 
@@ -41,6 +42,11 @@ class Seen:
         if number not in self._prepared:
             self._prepared[number] = layer.prepared(self._inputs[number])
         return layer.sides(self._behind[number], self.vectors(number), self._prepared[number])
+
+    def convolved(self, number: int) -> torch.Tensor | None:
+        """The gradient of the weight, (c, n, P), where a convolution makes it faster than its sides do."""
+        layer, a, b = self._uses[number].layer, self._inputs[number], self._behind[number]
+        return in_groups(layer, a, b) if type(layer) is Convolution and pays(layer, a, b) else None
 
 
 class Gradient:
@@ -98,8 +104,8 @@ class Gradient:
         for number, use, place in self._weights:
             if isinstance(use.layer, Lookup) and not place.flipped:
                 terms.append(self._scattered(*seen.sides(number), place))
-            elif use.layer.groups > 1:
-                part = multiplied(seen.sides(number), use.layer.groups)
+            elif (part := seen.convolved(number)) is not None or use.layer.groups > 1:
+                part = multiplied(seen.sides(number), use.layer.groups) if part is None else part
                 terms.append(_within(part, place.start * self._q, self._p * self._q))
             else:
                 terms.append(multiplied(self._sides(seen, number, place)))
