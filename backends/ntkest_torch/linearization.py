@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,7 @@ from .chunking import chunk_size, example_chunk
 from .examples import ExampleReverse
 from .forward import Forward, Route
 from .places import moved
+from .products import FastProducts
 from .programs import Point, Program
 from .reverse import make_reverse, walk
 from .watch import Watch
@@ -76,6 +78,7 @@ class TorchLinearization(AsOperator):
         self._by_example: ExampleReverse | None = None
         self.exponent = 0
         self.epsilon = 0.0
+        self.fast_products: Callable[[], AbstractContextManager[object]] = nullcontext if live else FastProducts
 
     @property
     def passes_per_jvp(self) -> int:

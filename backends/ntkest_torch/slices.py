@@ -62,7 +62,7 @@ class Slice:
             alone = {**point.inputs, **{name: t.unsqueeze(axis) for name, t in own.items()}}
             given = dict(zip(self._loose, copies, strict=True))
             there = replace(point, inputs=alone).with_blocks([given.get(i, b) for i, b in enumerate(blocks)])
-            with Taps(blocks, gradients, taps) as seen:
+            with Taps(blocks, gradients, taps, fast=not live) as seen:
                 outputs = program(there)
             return outputs, tuple(seen.inputs)
 

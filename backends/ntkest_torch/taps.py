@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .flags import differentiable_kernels, grad_mode
 from .layers import Dense, Layer
+from .products import linear
 from .programs import Point, Program
 from .rules import RULES
 
@@ -56,12 +57,18 @@ class Taps(TorchFunctionMode):
     """While it is entered, records the inputs of layers that use chosen blocks, and adds a tap to what each returns.
 
     Without `taps`, the blocks are detached there instead, so that gradients show whether they are used in other ways.
+    With `fast`, large dense layers go another way, on which their weights have no derivative.
     """
 
     def __init__(
-        self, blocks: Sequence[torch.Tensor], chosen: Iterable[int], taps: Sequence[torch.Tensor] | None = None
+        self,
+        blocks: Sequence[torch.Tensor],
+        chosen: Iterable[int],
+        taps: Sequence[torch.Tensor] | None = None,
+        fast: bool = False,
     ) -> None:
         super().__init__()
+        self._fast = fast
         self._blocks, self._taps = blocks, taps
         self._places = {id(blocks[index]): Place(index) for index in chosen}
         self._views: list[torch.Tensor] = []  # held, so that no other tensor gets the id of one
@@ -110,9 +117,8 @@ class Taps(TorchFunctionMode):
         """``torch.nn.functional.linear`` with a tap behind it."""
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
             return torch.nn.functional.linear(x, weight, bias)
-        return self.call(
-            lambda outputs: (Dense(), math.prod(outputs.shape[:-1])), torch.nn.functional.linear, x, weight, bias
-        )
+        function = linear if self._fast and self.place(weight) is not None else torch.nn.functional.linear
+        return self.call(lambda outputs: (Dense(), math.prod(outputs.shape[:-1])), function, x, weight, bias)
 
     def among(self, *tensors: torch.Tensor | None) -> bool:
         """Whether any of them lies in a chosen block."""

@@ -70,6 +70,8 @@ class BatchedLinearization(ChunkLoop):
             self._axis = _axis(J, self._stream.options)
             self._by_example = getattr(J, "map_example_vjp", None) is not None
             self._has_uses = self._by_example and hasattr(J, "uses")
+            if hasattr(J, "fast_products"):
+                self.fast_products = J.fast_products
             self._join_axis = 0 if self._axis is None else self._axis
         part = J.outputs if len(J.outputs.shape) > 0 else self.xp.reshape(J.outputs, (1,))
         _check_shapes(part, self._parts, self._join_axis)
@@ -225,7 +227,7 @@ class BatchedLinearization(ChunkLoop):
             for last, stop, blocks in found:
                 begun.append(blocks)
                 if last == stop:
-                    yield tuple(join_examples(xp, parts) for parts in zip(*begun, strict=True))
+                    yield join_examples(xp, begun)
                     begun = []
             if last == ranges[-1][1]:
                 return

@@ -8,6 +8,7 @@ two.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -84,6 +85,13 @@ def group_kernels(
     `left` and `right` are the same object for one set of examples with itself. No product holds more than `most`
     numbers on its way.
     """
+    with getattr(J, "fast_products", nullcontext)():
+        return _group_kernels(J, left, right, groups, full, cotangents, most)
+
+
+def _group_kernels(
+    J: Any, left: Sequence[Block], right: Sequence[Block], groups: Groups, full: bool, cotangents: int, most: int
+) -> list[Array]:
     kernels: list[Any] = [None] * groups.count
     for group in range(groups.count):
         own = [i for i, part in enumerate(groups.part_of) if part == group]

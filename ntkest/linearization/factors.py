@@ -12,22 +12,33 @@ from .protocol import Array
 Block = Array | tuple[Array, Array]
 
 
-def join_examples(xp: ModuleType, pieces: Sequence[Block]) -> Block:
-    """Blocks (k, n_i, …), or factors, as one of Σ n_i examples.
+def join_examples(xp: ModuleType, parts: Sequence[Sequence[Block]]) -> tuple[Block, ...]:
+    """The blocks of several sets of examples, (k, n_i, …) or factors, as those of all Σ n_i examples.
 
-    Layers may be applied at different numbers of positions in different pieces, as with sequences of other lengths:
-    missing ones become zeros, which add nothing.
+    Layers may be applied at different numbers of positions in different sets, as with sequences of other lengths:
+    missing ones become zeros, which add nothing. A side that several blocks share is one object still.
     """
-    if len(pieces) == 1:
-        return pieces[0]
+    if len(parts) == 1:
+        return tuple(parts[0])
+    known: dict[tuple[int, ...], Array] = {}
+    return tuple(_block(xp, pieces, known) for pieces in zip(*parts, strict=True))
+
+
+def _block(xp: ModuleType, pieces: Sequence[Block], known: dict[tuple[int, ...], Array]) -> Block:
     if all(isinstance(piece, tuple) for piece in pieces):
         positions = max(piece[1].shape[2] for piece in pieces)
-        padded = [tuple(_padded(xp, side, positions) for side in piece) for piece in pieces]
-        left, right = (_joined(xp, sides) for sides in zip(*padded, strict=True))
+        left, right = (_side(xp, sides, positions, known) for sides in zip(*pieces, strict=True))
         return left, right
     if any(isinstance(piece, tuple) and len(piece[0].shape) < len(piece[1].shape) for piece in pieces):
         raise UnsupportedModeError("a table of embeddings is looked up in some batches only; give batches of one kind")
     return _joined(xp, [unfactored(xp, piece) for piece in pieces])
+
+
+def _side(xp: ModuleType, sides: Sequence[Array], positions: int, known: dict[tuple[int, ...], Array]) -> Array:
+    key = (positions, *map(id, sides))
+    if key not in known:
+        known[key] = _joined(xp, [_padded(xp, side, positions) for side in sides])
+    return known[key]
 
 
 def _joined(xp: ModuleType, sides: Sequence[Array]) -> Array:

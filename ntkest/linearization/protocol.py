@@ -17,6 +17,7 @@ come apart for free.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -174,6 +175,14 @@ class Uses(Protocol):
             unit vectors. Such a block comes so for all examples, and for both sides of a product.
             Costs k reverse passes over these examples.
         """
+        ...
+
+
+class Products(Protocol):
+    """Optional on a linearization, found by asking for the attribute ``fast_products``, which holds nothing of it."""
+
+    def fast_products(self) -> AbstractContextManager[object]:
+        """While it is entered, products of matrices are as fast as the adapter can make them, with usual rounding."""
         ...
 
 
