@@ -12,6 +12,7 @@ import math
 import torch
 
 from .layers import Convolution
+from .products import fast
 
 THIN = 16
 """Channels in a group below which products with patches are as fast."""
@@ -21,9 +22,8 @@ _WEIGHTS = {1: torch.nn.grad.conv1d_weight, 2: torch.nn.grad.conv2d_weight, 3: t
 
 def pays(layer: Convolution, a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether it is faster than products with patches, for inputs a and cotangents b."""
-    onednn = a.device.type == "cpu" and a.dtype == torch.float32 and torch.backends.mkldnn.enabled
     thinner = min(side.shape[-len(layer.kernel) - 1] for side in (a, b))
-    return onednn and torch.backends.mkldnn.is_available() and thinner // layer.groups >= THIN
+    return thinner // layer.groups >= THIN and fast(a, b)
 
 
 def in_groups(layer: Convolution, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

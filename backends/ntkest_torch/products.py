@@ -23,10 +23,10 @@ LARGE = 2**18
 
 
 def fast(*operands: torch.Tensor) -> bool:
-    """Whether oneDNN can be asked for products of these."""
+    """Whether oneDNN can be asked for what is made of these."""
     return (
         torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)
+        and torch._C._get_mkldnn_enabled()
         and torch.get_float32_matmul_precision() == "highest"  # with less, torch's own products are what was asked for
         and all(x.device.type == "cpu" and x.dtype == torch.float32 and x.layout == torch.strided for x in operands)
     )
