@@ -43,10 +43,12 @@ class Seen:
             self._prepared[number] = layer.prepared(self._inputs[number])
         return layer.sides(self._behind[number], self.vectors(number), self._prepared[number])
 
-    def convolved(self, number: int) -> torch.Tensor | None:
-        """The gradient of the weight, (c, n, P), where a convolution makes it faster than its sides do."""
+    def of_kernel(self, number: int) -> torch.Tensor:
+        """The gradient of a convolution's weight, (c, n, P)."""
         layer, a, b = self._uses[number].layer, self._inputs[number], self._behind[number]
-        return in_groups(layer, a, b) if type(layer) is Convolution and pays(layer, a, b) else None
+        if type(layer) is Convolution and pays(layer, a, b):  # not if transposed: a and b would change places
+            return in_groups(layer, a, b)
+        return multiplied(self.sides(number), layer.groups)
 
 
 class Gradient:
@@ -104,9 +106,8 @@ class Gradient:
         for number, use, place in self._weights:
             if isinstance(use.layer, Lookup) and not place.flipped:
                 terms.append(self._scattered(*seen.sides(number), place))
-            elif (part := seen.convolved(number)) is not None or use.layer.groups > 1:
-                part = multiplied(seen.sides(number), use.layer.groups) if part is None else part
-                terms.append(_within(part, place.start * self._q, self._p * self._q))
+            elif isinstance(use.layer, Convolution):
+                terms.append(_within(seen.of_kernel(number), place.start * self._q, self._p * self._q))
             else:
                 terms.append(multiplied(self._sides(seen, number, place)))
         total = terms[0]

@@ -33,7 +33,7 @@ def fast(*operands: torch.Tensor) -> bool:
 
 
 def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """A bᵀ (m, n) for a (m, k) and b (n, k); without derivatives."""
+    """The product a bᵀ (m, n) of a (m, k) and b (n, k); without derivatives."""
     product: torch.Tensor = torch.nn.functional.linear(a.to_mkldnn(), b).to_dense()
     return product
 
