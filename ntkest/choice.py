@@ -34,7 +34,7 @@ MOST = 0.45
 ENOUGH = 8
 """Samples from which on an error bar corrects a forecast."""
 
-CLEARLY = 1.3
+CLEARLY = 1.15
 """The factor in error by which those with fewer samples must beat those with more, for which more is yet unseen."""
 
 
