@@ -16,6 +16,7 @@ descent for linear regression with random projections", SIAM J. Math. Data Sci. 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ GAP = 5.0
 
 BEHIND = 3
 """... with so many of them behind it."""
+
+ALIKE = 0.01
+"""The least Ritz values are taken for a multiple eigenvalue if they differ by no more than this share, ..."""
+
+LIKE = 3
+"""... and there are so many of them, ..."""
+
+NEARLY = 0.1
+"""... and it has all the room that the head leaves if its multiplicity is short of that by no more than this share."""
 
 BISECTIONS = 45
 """Halvings of the interval in which γ is sought."""
@@ -189,14 +199,32 @@ class Spectrum:
 
 def fit(sketch: Sketch) -> Spectrum:
     """The upper half of the Ritz values, each over the share of it that the sketch captures, and the tail that fits."""
+    above = int(np.sum(sketch.ritz > (1 + ALIKE) * sketch.ritz[-1]))
+    if sketch.samples - above >= LIKE:
+        return _corrected(sketch, above, lambda head: _with_plateau(sketch, head))
     count, gap = _plain(sketch.ritz)
+    return _corrected(sketch, count, lambda head: _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1]))
+
+
+def _corrected(sketch: Sketch, count: int, completed: Callable[[np.ndarray], Spectrum]) -> Spectrum:
+    """With the first Ritz values, each over the share of it that the sketch captures of a spectrum so `completed`."""
     head = ritz = sketch.ritz[:count]
-    for last in range(ROUNDS + 1):
-        spectrum = _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1])
-        if last < ROUNDS:
-            captured = spectrum.leverages(sketch.samples, sketch.power)[:count]
-            head = ritz / np.maximum(captured, CAPTURED)
-    return spectrum
+    for _ in range(ROUNDS):
+        captured = completed(head).leverages(sketch.samples, sketch.power)[:count]
+        head = ritz / np.maximum(captured, CAPTURED)
+    return completed(head)
+
+
+def _with_plateau(sketch: Sketch, head: np.ndarray) -> Spectrum:
+    """And the least Ritz value as often as the trace has room for it.
+
+    A sketch with room to spare in the eigenspace of a multiple eigenvalue has that itself among its Ritz values, and
+    not a share of it.
+    """
+    level, tails = float(sketch.ritz[-1]), sketch.dimension - len(head)
+    many = max(sketch.trace - float(head.sum()), 0.0) / level
+    many = min(max(many, LIKE), tails) if many < (1 - NEARLY) * tails else tails
+    return Spectrum(np.append(head, level), np.append(np.ones(len(head)), many), sketch.dimension)
 
 
 def _plain(ritz: np.ndarray) -> tuple[int, bool]:

@@ -91,3 +91,23 @@ def test_a_fitted_spectrum_has_the_trace_and_the_dimension_that_were_seen(dimens
 def test_what_is_all_seen_has_no_tail():
     spectrum = fit(Sketch(np.array([2.0, 1.0, 1e-13, 1e-14]), 3.0, None, 100))
     assert list(spectrum.values) == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("many", [N // 2, N - 10])
+def test_a_fit_sees_a_multiple_eigenvalue_and_how_often_it_is_there(many):
+    """Ten large eigenvalues on a level that fills half of the room, or all of it."""
+    values = np.concatenate([np.linspace(100, 10, 10), np.ones(many), np.zeros(N - 10 - many)])
+    spectrum = fit(sketched(values, 24))
+    level = int(np.argmax(spectrum.counts))
+    assert spectrum.values[level] == pytest.approx(1, rel=0.01)
+    assert spectrum.counts[level] == pytest.approx(many, rel=0.3 if many < N - 10 else 0)
+    for form in (Spectrum.nystrom, Spectrum.range):
+        assert 0.7 < form(spectrum, 24).trace / form(known(values), 24).trace < 1.5
+
+
+def test_auto_goes_on_where_few_samples_see_spikes_alone():
+    """On a level, the samples of a pilot are all of large eigenvalues: one-sided probes look nearly as good."""
+    values = np.concatenate([np.linspace(100, 10, 10), np.ones(1490)])
+    J = ntkest.from_jacobian(oracle.with_spectrum(values, 1500))
+    for seed in range(5):
+        assert float(ntkest.trace(J, passes=72, seed=seed)) == pytest.approx(values.sum(), rel=3e-4)
