@@ -52,7 +52,7 @@ LIKE = 3
 NEARLY = 0.1
 """... and it has all the room that the head leaves if its multiplicity is short of that by no more than this share."""
 
-BISECTIONS = 45
+BISECTIONS = 28
 """Halvings of the interval in which γ is sought."""
 
 

@@ -10,19 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from .linearization import Array, Blocks, InvalidValueError, accumulator, scalar_dtype
-
-SLICE = 2**15
-"""Columns of a block that are multiplied in its own dtype before the sum goes on in the accumulator's."""
+from .linearization import Array, Blocks, InvalidValueError, accumulator, row_products, scalar_dtype, slices
 
 ROW_BY_ROW = 2**12
 """From this many columns on, norms go row by row: one-dimensional products need no temporary of the block's size."""
 
 MOST_ROWS = 32
 """Past this many rows norms go slice by slice instead: unrolled row by row, a traced program compiles for minutes."""
-
-MOST_SLICES = 64
-"""Past this many slices a block is cut into larger ones, to keep traced programs small."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +102,10 @@ class Gram:
         rights = right if isinstance(right, tuple) else (right,)
         sums: list[Array | None] = [None] * self.parts
         for a, b, part in zip(lefts, rights, self.part_of, strict=True):
-            product = _factored_products(self.xp, a, b) if isinstance(a, tuple) else _products(self.xp, a, b)
+            product = _factored_products(self.xp, a, b) if isinstance(a, tuple) else row_products(self.xp, a, b)
             so_far = sums[part]
             sums[part] = product if so_far is None else so_far + product
         return self.xp.stack(sums, axis=0)
-
-
-def _slices(size: int) -> list[slice]:
-    width = max(SLICE, -(-size // MOST_SLICES))
-    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
 
 
 def _square_norms(xp: ModuleType, block: Array) -> Array:
@@ -125,25 +114,15 @@ def _square_norms(xp: ModuleType, block: Array) -> Array:
     if block.shape[1] < ROW_BY_ROW:
         wide = xp.astype(block, working, copy=False)
         return xp.sum(wide * wide, axis=1, keepdims=True)
-    slices = _slices(block.shape[1])
+    cuts = slices(block.shape[1])
     if block.shape[0] > MOST_ROWS:
-        parts = (xp.astype(block[:, s], working, copy=False) for s in slices)
+        parts = (xp.astype(block[:, s], working, copy=False) for s in cuts)
         return xp.stack([xp.sum(part * part, axis=1) for part in parts], axis=1)
     products: list[Array] = []
     for row in range(block.shape[0]):
         line = xp.astype(block[row, :], working, copy=False)
-        products.extend(part @ part for part in (line[s] for s in slices))  # vecdot makes a temporary in torch
-    return xp.reshape(xp.stack(products, axis=0), (block.shape[0], len(slices)))
-
-
-def _products(xp: ModuleType, left: Array, right: Array) -> Array:
-    """(…, a, n), (…, b, n) to (…, a, b), in the same precisions as the norms."""
-    total, working = accumulator(xp, left), scalar_dtype(xp, left)
-    parts = []
-    for s in _slices(left.shape[-1]):
-        a, b = xp.astype(left[..., s], working, copy=False), xp.astype(right[..., s], working, copy=False)
-        parts.append(xp.astype(a @ xp.matrix_transpose(b), total))
-    return _add(parts)
+        products.extend(part @ part for part in (line[s] for s in cuts))  # vecdot makes a temporary in torch
+    return xp.reshape(xp.stack(products, axis=0), (block.shape[0], len(cuts)))
 
 
 def _factored_norms(xp: ModuleType, factors: tuple[Array, Array]) -> Array:
@@ -163,18 +142,10 @@ def _factored_products(xp: ModuleType, left: tuple[Array, Array], right: tuple[A
     for mine, other in zip(left, right, strict=True):
         *lead, a, s, width = mine.shape
         b, t = other.shape[-3:-1]
-        product = _products(xp, xp.reshape(mine, (*lead, a * s, width)), xp.reshape(other, (*lead, b * t, width)))
+        product = row_products(xp, xp.reshape(mine, (*lead, a * s, width)), xp.reshape(other, (*lead, b * t, width)))
         both = product if both is None else both * product
     return xp.sum(xp.reshape(both, (*lead, a, s, b, t)), axis=(-3, -1))
 
 
 def _first(block: Array | tuple[Array, Array]) -> Array:
     return block[0] if isinstance(block, tuple) else block
-
-
-def _add(parts: Sequence[Array]) -> Array:
-    """Pairwise sum, which keeps float32's digits where there is no float64."""
-    terms = list(parts)
-    while len(terms) > 1:
-        terms = [terms[i] + terms[i + 1] if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
-    return terms[0]

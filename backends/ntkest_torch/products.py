@@ -10,13 +10,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from torch.overrides import TorchFunctionMode
+
+from ntkest.linearization import sliced_products
 
 from .flags import transforming
 
 LEAST, MOST, DEEP = 2**23, 2**23, 64
 """Multiplications that a product has at least; numbers that an operand has at most; length of the sums at least."""
+
+ROWS, SLICE = 64, 2**13
+"""Of products of long rows: rows at least on either side; columns that are multiplied at once."""
 
 LARGE = 2**18
 """Numbers in the weight of a dense layer that is worth the detour."""
@@ -38,6 +44,17 @@ def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return product
 
 
+def row_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """See `ntkest.linearization.row_products`: slices that caches hold, by oneDNN where there are rows enough."""
+    (a, n), b = left.shape, right.shape[0]
+    if min(a, b) < ROWS or n < DEEP or _differentiated(left, right) or not fast(left, right) or transforming():
+        return sliced_products(xp, left, right)
+    total = torch.zeros(a, b, dtype=torch.float64)
+    for x, y in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
+        total += times_transposed(x.contiguous(), y.contiguous())
+    return total
+
+
 class FastProducts(TorchFunctionMode):
     """While it is entered, products of matrices go to oneDNN where that pays."""
 
@@ -56,8 +73,11 @@ def _pays(a: Any, b: Any) -> bool:
         return False
     (m, k), n = a.shape, b.shape[1]
     sizes = k >= DEEP and m * k * n >= LEAST and max(m, n) * k <= MOST
-    differentiated = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-    return sizes and b.shape[0] == k and b.mT.is_contiguous() and not differentiated and not transforming()
+    return sizes and b.shape[0] == k and b.mT.is_contiguous() and not _differentiated(a, b) and not transforming()
+
+
+def _differentiated(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
 
 
 class Linear(torch.autograd.Function):

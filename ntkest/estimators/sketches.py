@@ -27,9 +27,6 @@ MANY_PARAMETERS = 4
 SINGLE = 32
 """... if all numbers have this many bits: rounding errors of Kω, unlike those of gradients, can make a factor fail."""
 
-SYMMETRIC_FROM = 128
-"""From this many rows on, half of a Gram matrix is worth two smaller products."""
-
 Triple = tuple[Array, Array, Array]
 """Value (1,), replicates (m, 1) and refits (m, 1) of a `Moment`."""
 
@@ -146,23 +143,12 @@ def grow_products(
     `symmetric` says that left and right are the same.
     """
     gram = Gram(xp, (0,) * len(left), 1)
-    corner = _half_twice(xp, gram, left) if symmetric else gram(left, right)[0, ...]
+    corner = gram(left, left if symmetric else right)[0, ...]
     if old is None:
         return corner
     above = gram(old[0], right)[0, ...]
     below = above.T if symmetric else gram(left, old[1])[0, ...]
     return xp.concat([xp.concat([old[2], above], axis=1), xp.concat([below, corner], axis=1)], axis=0)
-
-
-def _half_twice(xp: ModuleType, gram: Gram, rows: Blocks) -> Array:
-    """The Gram matrix of rows (m, n) from little more than the half of its entries."""
-    m = rows[0].shape[0]
-    if m < SYMMETRIC_FROM:
-        return gram(rows, rows)[0, ...]
-    first, second = tuple(b[: m // 2, :] for b in rows), tuple(b[m // 2 :, :] for b in rows)
-    across = gram(first, second)[0, ...]
-    above = xp.concat([_half_twice(xp, gram, first), across], axis=1)
-    return xp.concat([above, xp.concat([across.T, _half_twice(xp, gram, second)], axis=1)], axis=0)
 
 
 def summarise(xp: ModuleType, samples: Samples) -> Triple:

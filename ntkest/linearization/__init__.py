@@ -68,6 +68,7 @@ from .protocol import (
     Watcher,
     is_linearization,
 )
+from .rowproducts import provide_row_products, row_products, sliced_products, slices
 from .selection import select
 
 __all__ = [
@@ -134,9 +135,13 @@ __all__ = [
     "number",
     "numbers",
     "pick",
+    "provide_row_products",
+    "row_products",
     "safe_root",
     "scalar_dtype",
     "select",
+    "sliced_products",
+    "slices",
     "tolerance",
     "tree_map",
     "unfactored",

@@ -1,5 +1,6 @@
 """Products by oneDNN: as exact as torch's own, only where they are asked for, and never in the way of a derivative."""
 
+import array_api_compat.torch as xp
 import pytest
 import torch
 from ntkest_torch import products
@@ -7,6 +8,7 @@ from ntkest_torch.products import FastProducts, Linear, linear, times_transposed
 from torch import nn
 
 import ntkest
+from ntkest.linearization import row_products
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 
@@ -138,3 +140,39 @@ def test_the_weight_of_the_quick_layer_has_no_derivative():
     by_x, by_weight = torch.autograd.grad(Linear.apply(x, weight).sum(), (x, weight), allow_unused=True)
     assert by_weight is None
     assert near(by_x.detach(), weight.detach().double().sum(0).expand(2, 600))
+
+
+LONG = 3 * products.SLICE + 5
+
+
+@pytest.mark.parametrize("n", [products.DEEP, LONG])
+def test_products_of_long_rows_go_slice_by_slice(calls, n):
+    a, b = normal(70, n), normal(100, n, seed=1)
+    for left, right in ((a, b), (a, a), (normal(n, 70, seed=2).T, b)):
+        calls.clear()
+        found = row_products(xp, left, right)
+        assert found.dtype == torch.float64
+        assert len(calls) == -(-n // products.SLICE)
+        assert near(found, left.double() @ right.double().T)
+
+
+def test_which_products_of_long_rows_are_left_alone(calls, monkeypatch):
+    few, many, wide = normal(20, LONG), normal(70, LONG), normal(70, LONG, seed=1)
+    double, differentiated = many.double(), many.clone().requires_grad_()
+    pairs = [(few, many), (many, few), (double, double), (differentiated, wide), (wide, differentiated)]
+    for left, right in pairs:
+        assert near(row_products(xp, left, right), left.detach().double() @ right.detach().double().T)
+    batched = torch.vmap(lambda left: row_products(xp, left, many))(torch.stack([many, wide]))
+    assert near(batched[1], wide.double() @ many.double().T)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert near(row_products(xp, many, wide), many.double() @ wide.double().T)
+    assert not calls
+
+
+def test_derivatives_go_through_products_of_long_rows():
+    a = normal(70, 2 * products.SLICE).requires_grad_()
+    (found,) = torch.autograd.grad(row_products(xp, a, a).square().sum(), a)
+    gram = a.detach().double() @ a.detach().double().T
+    assert near(found, 4 * gram @ a.detach().double(), rtol=1e-5)
+    with torch.no_grad():
+        assert near(row_products(xp, a, a), gram)
