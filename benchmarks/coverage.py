@@ -9,6 +9,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice, repeat
 from multiprocessing import get_context
@@ -60,18 +61,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=400, help="runs of each estimator (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
     parser.add_argument("--workers", type=int, default=1, help="processes, a kernel each (default: %(default)s)")
+    parser.add_argument("--method", choices=METHODS, help="only this one again, and all others from the JSON file")
     parser.add_argument("--render", action="store_true", help="only write the page again, from the JSON file")
     options = parser.parse_args(argv)
     data, page = options.folder / "coverage.json", options.folder / "coverage.md"
+    before = json.loads(data.read_text(encoding="utf-8")) if options.method else {"cells": [], "seeds": options.seeds}
+    if before["seeds"] != options.seeds:
+        parser.error(f"the cells that are there are of {before['seeds']} seeds, not of {options.seeds}")
     if not options.render:
-        start, cells = time.perf_counter(), []
-        numbers = range(sum(1 for _ in cases()))
+        start, cells = time.perf_counter(), [c for c in before["cells"] if c["method"] != options.method]
+        numbers, methods = range(sum(1 for _ in cases())), [options.method] if options.method else METHODS
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            for number, found in zip(numbers, pool.map(_numbered, numbers, repeat(options.seeds)), strict=True):
+            kernels = pool.map(_numbered, numbers, repeat(options.seeds), repeat(methods))
+            for number, found in zip(numbers, kernels, strict=True):
                 cells += found
                 print(f"kernel {number}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        words = f" --seeds {options.seeds}" if options.seeds != 400 else ""
+        words += f" --method {options.method}" if options.method else ""
         found = {
-            "command": "python -m benchmarks coverage" + (f" --seeds {options.seeds}" if options.seeds != 400 else ""),
+            "command": "python -m benchmarks coverage" + words,
+            "before": [] if not options.method else [*before.get("before", []), before["command"]],
             "seeds": options.seeds,
             "level": LEVEL,
             "seconds": round(time.perf_counter() - start),
@@ -89,19 +98,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _numbered(number: int, seeds: int) -> list[dict]:
+def _numbered(number: int, seeds: int, methods: Sequence[str]) -> list[dict]:
     """The cells of one kernel, on one thread."""
     with threadpool_limits(1):
-        return measured(next(islice(cases(), number, None)), seeds)
+        return measured(next(islice(cases(), number, None)), seeds, methods)
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def measured(case: Case, seeds: int) -> list[dict]:
+def measured(case: Case, seeds: int, methods: Sequence[str] = METHODS) -> list[dict]:
     """One cell for each method, budget and quantity that the budget has enough passes for."""
     truth, cells = case.truth(), []
-    for method in METHODS:
+    for method in methods:
         for passes in BUDGETS:
             runs = [estimates(case, method, passes, seed) for seed in range(seeds)]
             for name in runs[0]:
@@ -163,7 +172,8 @@ def rendered(found: dict) -> str:
     head = [
         "# Measured coverage",
         "",
-        f"Written by `{found['command']}` ({found['seconds']} s in {found['workers']} processes, NumPy "
+        f"Written by {', then '.join(f'`{c}`' for c in [*found.get('before', []), found['command']])} "
+        f"(the last: {found['seconds']} s in {found['workers']} processes, NumPy "
         f"{found['versions']['numpy']}); "
         "all numbers are in [coverage.json](coverage.json). Do not edit.",
         "",

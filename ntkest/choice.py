@@ -34,7 +34,7 @@ MOST = 0.45
 ENOUGH = 8
 """Samples from which on an error bar corrects a forecast."""
 
-ASIDE = 1.15
+SURELY = 1.15
 """The factor in error by which one-sided probes must beat all sketches: few samples may have seen all that is not flat,
 and a run that goes on looks again."""
 
@@ -99,7 +99,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         for name, count in samples.items()
         if count >= ESTIMATORS[name].fewest
     }
-    best = min(errors, key=lambda name: errors[name] * (ASIDE if name == one_sided.name else 1.0))
+    best = min(errors, key=lambda name: errors[name] * (SURELY if name == one_sided.name else 1.0))
     if best == one_sided.name:
         state = SKETCH.one_sided(problem, sketch) if kept else None
         state = one_sided.extend(problem, state, one_sided.draw(problem, plan.seed, kept, samples[best]))
