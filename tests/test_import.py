@@ -13,6 +13,7 @@ HEAVY = ["scipy", "importlib.metadata", "matplotlib", "sklearn", "rich", "array_
 
 PROBE = """
 import json, sys, time
+bare = len(sys.modules)
 start = time.perf_counter()
 import numpy
 numpy_seconds = time.perf_counter() - start
@@ -20,7 +21,8 @@ before = set(sys.modules)
 start = time.perf_counter()
 import ntkest
 seconds = time.perf_counter() - start
-print(json.dumps({"new": sorted(set(sys.modules) - before), "seconds": seconds, "numpy": numpy_seconds}))
+print(json.dumps({"new": sorted(set(sys.modules) - before), "taken": len(before) - bare,
+                  "seconds": seconds, "numpy": numpy_seconds}))
 """
 
 
@@ -41,8 +43,8 @@ def test_import_brings_no_adapter(imported: dict) -> None:
     assert [m for m in imported["new"] if m.startswith("ntkest_")] == []
 
 
-def test_import_takes_a_small_part_of_the_modules_that_numpy_takes(imported: dict, record_property) -> None:
+def test_import_takes_less_than_half_as_many_modules_as_numpy_takes(imported: dict, record_property) -> None:
     # Seconds depend on the machine and its load, so they are recorded; what is asserted is how much is imported.
     record_property("import_ntkest_over_import_numpy", imported["seconds"] / imported["numpy"])
     foreign = [m for m in imported["new"] if m.partition(".")[0] not in ("ntkest", "array_api_compat")]
-    assert len(foreign) < 40, foreign
+    assert len(foreign) < imported["taken"] / 2, foreign

@@ -40,7 +40,7 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
         first = turned(xp, left)
         second = first if left is right else turned(xp, right)
         for own, its in in_pieces(first, second):
-            term = row_products(xp, own, its)
+            term = turned_products(xp, own, its)
             total = term if total is None else total + term
         return total
     if isinstance(left, tuple) and isinstance(right, tuple):
@@ -139,7 +139,7 @@ def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned,
         yield own, own if a is b else b.piece(start, start + width)
 
 
-def row_products(xp: ModuleType, a: Turned, b: Turned) -> Array:
+def turned_products(xp: ModuleType, a: Turned, b: Turned) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') through rows of all columns."""
     rows = _made(xp, a)
     return xp.permute_dims(_gram(xp, rows, rows if a is b else _made(xp, b)), (1, 0, 3, 2))

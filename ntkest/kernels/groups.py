@@ -16,7 +16,7 @@ from typing import Any
 from ..linearization import Array
 from ..tangents import Groups
 from .bounded import bounded
-from .contraction import Block, Turned, in_pieces, numbers_on_the_way, products, row_products, through_rows, turned
+from .contraction import Block, Turned, in_pieces, numbers_on_the_way, products, through_rows, turned, turned_products
 
 MOST = 2**28
 """Numbers that a product may hold on its way."""
@@ -67,7 +67,7 @@ class Piece:
 
     def __call__(self, total: Array | None, left: Turned, right: Turned | None) -> Array:
         """(k, n, k', n'); `right` is None where it is the left."""
-        found = row_products(self.xp, left, left if right is None else right)
+        found = turned_products(self.xp, left, left if right is None else right)
         return found if total is None else total + found
 
 

@@ -31,10 +31,9 @@ def test_products_of_all_rows_with_others_and_with_themselves(n, dtype):
 
 
 def test_many_slices_lose_no_digits():
-    """A sum of two million ones and a hundredth, slice after slice in float32, would be off by 1e-6."""
-    ones = jnp.full((1, 600 * WIDTH + 5), 1.01**0.5, jnp.float32)
-    exact = double(ones) @ double(ones).T
-    np.testing.assert_allclose(double(row_products(jnp, ones, ones)), exact, rtol=3e-7)
+    """Each slice's sum is a whole number that float32 holds; added up one by one they would be off by 7e-6."""
+    threes = jnp.full((2, 600 * WIDTH + 5), 3, jnp.float32)
+    np.testing.assert_allclose(double(row_products(jnp, threes, threes)), 9.0 * threes.shape[1], rtol=1.2e-7)
 
 
 def test_derivatives_of_both_modes_are_those_of_a_product():
