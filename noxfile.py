@@ -29,6 +29,8 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+LOWEST = [requirement.replace(">=", "==") for requirement in CORE]
+
 FRAMEWORKS = {"autograd": group("autograd"), "torch": group("torch"), "jax": group("jax")}
 
 
@@ -56,8 +58,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """Core tests, and the adapter for HIPS autograd, with what `ntkest demo` needs."""
-    _install(session, "autograd", more=[*EXTRAS["app"], *EXTRAS["scale"]])
+    """Core tests, and the adapter for HIPS autograd, with what `ntkest demo` needs; on the lowest NumPy and SciPy."""
+    _install(session, "autograd", more=[*LOWEST, *EXTRAS["app"], *EXTRAS["scale"]])
     _pytest(session, *_core(), "tests/numpy")
 
 
@@ -126,9 +128,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def oldest(session: nox.Session) -> None:
-    """The lowest versions that pyproject.toml admits, on NumPy and JAX."""
-    lowest = [r.replace(">=", "==") for r in (*CORE, *EXTRAS["autograd"], *EXTRAS["jax"])]
-    _install(session, "autograd", "jax", more=lowest)
+    """The lowest versions that pyproject.toml admits, of the frameworks too, on NumPy and JAX."""
+    frameworks = [requirement.replace(">=", "==") for requirement in (*EXTRAS["autograd"], *EXTRAS["jax"])]
+    _install(session, "autograd", "jax", more=[*LOWEST, *frameworks])
     _pytest(session, *_core(), "tests/numpy", "tests/jax")
 
 
