@@ -51,7 +51,8 @@ def row_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return sliced_products(xp, left, right)
     total = torch.zeros(a, b, dtype=torch.float64)
     for x, y in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
-        total += times_transposed(x.contiguous(), y.contiguous())
+        near = y.contiguous()
+        total += times_transposed(near if left is right else x, near)
     return total
 
 
