@@ -16,7 +16,6 @@ descent for linear regression with random projections", SIAM J. Math. Data Sci. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +50,9 @@ LIKE = 3
 
 NEARLY = 0.1
 """... and it has all the room that the head leaves if its multiplicity is short of that by no more than this share."""
+
+SETTLING = 5
+"""How often γ and what is above a plateau are found from each other."""
 
 BISECTIONS = 28
 """Halvings of the interval in which γ is sought."""
@@ -201,30 +203,35 @@ def fit(sketch: Sketch) -> Spectrum:
     """The upper half of the Ritz values, each over the share of it that the sketch captures, and the tail that fits."""
     above = int(np.sum(sketch.ritz > (1 + ALIKE) * sketch.ritz[-1]))
     if sketch.samples - above >= LIKE:
-        return _corrected(sketch, above, lambda head: _with_plateau(sketch, head))
+        return _with_plateau(sketch, above)
     count, gap = _plain(sketch.ritz)
-    return _corrected(sketch, count, lambda head: _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1]))
-
-
-def _corrected(sketch: Sketch, count: int, completed: Callable[[np.ndarray], Spectrum]) -> Spectrum:
-    """With the first Ritz values, each over the share of it that the sketch captures of a spectrum so `completed`."""
     head = ritz = sketch.ritz[:count]
-    for _ in range(ROUNDS):
-        captured = completed(head).leverages(sketch.samples, sketch.power)[:count]
-        head = ritz / np.maximum(captured, CAPTURED)
-    return completed(head)
+    for last in range(ROUNDS + 1):
+        spectrum = _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1])
+        if last < ROUNDS:
+            captured = spectrum.leverages(sketch.samples, sketch.power)[:count]
+            head = ritz / np.maximum(captured, CAPTURED)
+    return spectrum
 
 
-def _with_plateau(sketch: Sketch, head: np.ndarray) -> Spectrum:
-    """And the least Ritz value as often as the trace has room for it.
+def _with_plateau(sketch: Sketch, count: int) -> Spectrum:
+    """The first Ritz values, and the least one as often as the trace has room for it.
 
-    A sketch with room to spare in the eigenspace of a multiple eigenvalue has that itself among its Ritz values, and
-    not a share of it.
+    A sketch with room to spare in the eigenspace of a multiple eigenvalue v has that itself among its Ritz values, and
+    not a share of it. One above it is λa + v(1 - a).
     """
-    level, tails = float(sketch.ritz[-1]), sketch.dimension - len(head)
-    many = max(sketch.trace - float(head.sum()), 0.0) / level
-    many = min(max(many, LIKE), tails) if many < (1 - NEARLY) * tails else tails
-    return Spectrum(np.append(head, level), np.append(np.ones(len(head)), many), sketch.dimension)
+    ritz, level = sketch.ritz[:count] / sketch.ritz[-1], float(sketch.ritz[-1])
+    head, captured, tails = ritz, np.ones(count), sketch.dimension - count
+    for _ in range(SETTLING):
+        many = max(sketch.trace / level - float(head.sum()), LIKE)
+        many = many if many < (1 - NEARLY) * tails else tails
+        gamma = max(many / max(sketch.samples - float(captured.sum()), 1.0) - 1, 0.0)
+        if sketch.power == 1:
+            head = (ritz + np.sqrt(ritz**2 + 4 * (ritz - 1) * gamma)) / 2
+        captured = head**sketch.power / (head**sketch.power + gamma)
+        if sketch.power > 1:
+            head = 1 + (ritz - 1) / captured
+    return Spectrum(level * np.append(head, 1.0), np.append(np.ones(count), many), sketch.dimension)
 
 
 def _plain(ritz: np.ndarray) -> tuple[int, bool]:
