@@ -95,7 +95,7 @@ def _auto_fixed(problem: Problem, plan: Plan, assess: Assess) -> Outcome:
         **{name: range_.samples(problem, plan.passes) for name, range_ in RANGES.items()},
     }
     errors = {
-        name: error_of(problem, spectra, ESTIMATORS[name], count)
+        name: error_of(problem, spectra, ESTIMATORS[name], count, crowded=True)
         for name, count in samples.items()
         if count >= ESTIMATORS[name].fewest
     }
@@ -130,10 +130,13 @@ def _sketched(
         spectra = spectra_of(problem, SKETCH, sketch)
         if not spectra:
             return Outcome(SKETCH.moments(problem, sketch), SKETCH.name, exhausted(have))
-        left = {n: error_of(problem, spectra, ESTIMATORS[n], samples[n]) for n in (SKETCH.name, *rivals[number:])}
+        left = {
+            n: error_of(problem, spectra, ESTIMATORS[n], samples[n], crowded=True)
+            for n in (SKETCH.name, *rivals[number:])
+        }
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
             seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, sketch), SKETCH.name))
-            forecast = error_of(problem, spectra, SKETCH, have)
+            forecast = error_of(problem, spectra, SKETCH, have, crowded=True)
             off = seen / forecast if forecast > 0 else 1.0  # 0 where it has all of the range
             left = {n: error * (off if n == SKETCH.name else max(off, 1.0)) for n, error in left.items()}
         errors = errors | left

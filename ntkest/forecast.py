@@ -151,10 +151,10 @@ class Spectrum:
         """Standard deviation of a mean of sphere probes in `left` dimensions of a matrix with this trace and norm."""
         return math.sqrt(2.0 / samples * max(square - total * total / max(left, 1.0), 1e-6 * square))
 
-    def nystrom(self, q: float) -> Errors:
-        """From q XNysTrace samples."""
+    def nystrom(self, q: float, crowded: bool = False) -> Errors:
+        """From q XNysTrace samples, which crowd if that is to count."""
         left = self.left_by(q - 1, 1)
-        return self._errors(q, left, 2 * self.values * left.rest - left.second, left.crowding)
+        return self._errors(q, left, 2 * self.values * left.rest - left.second, left.crowding if crowded else 1.0)
 
     def range(self, q: float, power: int = 2) -> Errors:
         """From q XTrace samples, whose basis is of the range of K^(power/2)."""
