@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--named", type=int, default=20, help="runs of each named method (default: %(default)s)")
     parser.add_argument("--size", type=int, default=500, help="outputs of the operators (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=[*SPECTRA, *HELD_OUT], metavar="NAME", help="these operators")
+    parser.add_argument("--keep", action="store_true", help="with --only: other operators from the JSON file")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of a thread each (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
     parser.add_argument("--render", action="store_true", help="only write the page again, from the JSON file")
@@ -67,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.render:
         found = {"benchmark": "tolerance", "command": shlex.join(["python", "-m", "benchmarks", "tolerance", *given])}
         found |= measured(options)
+        if options.keep:
+            found = _beside(found, json.loads(data.read_text(encoding="utf-8")))
         options.folder.mkdir(parents=True, exist_ok=True)
         rows = ",\n".join(json.dumps(cell) for cell in found.pop("cells"))
         head = json.dumps(found, indent=1).removesuffix("\n}")
@@ -95,6 +98,22 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(PACKAGES),
         "cells": [cell for cells, _ in parts for cell in cells],
+    }
+
+
+def _beside(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What was found, and the operators that were measured before and not now."""
+    for key in ("rtol", "seeds", "named", "size"):
+        if before[key] != found[key]:
+            raise SystemExit(f"--keep: the file's {key} is {before[key]}, and not {found[key]}")
+    again = {cell["operator"] for cell in found["cells"]}
+    cells = [*found["cells"], *(cell for cell in before["cells"] if cell["operator"] not in again)]
+    place = {name: number for number, name in enumerate((*SPECTRA, *HELD_OUT))}
+    return found | {
+        "command": f"{before['command']}; {found['command']}",
+        "held_out": [name for name in HELD_OUT if any(cell["operator"] == name for cell in cells)],
+        "seconds": before["seconds"] + found["seconds"],
+        "cells": sorted(cells, key=lambda cell: place[cell["operator"]]),
     }
 
 
