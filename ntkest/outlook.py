@@ -46,7 +46,7 @@ def error_of(
 
     `crowded` lets it count that samples of a sketch crowd, which is right where the number of samples is fixed. Towards
     a tolerance it would hand over to XTrace as soon as a step in the spectrum is crossed, where that has its rare
-    large errors: of runs on 50 equal eigenvalues .915 would end within, where .975 do.
+    large errors: of runs for a trace with 50 equal eigenvalues .915 would end within 2 %, where .93 do.
     """
     form, worth = FORMS[estimator.name], _worth(problem, estimator)
     if crowded and estimator is SKETCH:
