@@ -76,7 +76,26 @@ class ScaledChiSquare:
         return min(ends), max(ends)
 
 
-Law = Exactly | StudentT | ScaledChiSquare
+@dataclass(frozen=True)
+class AtMost:
+    """Another law's interval, for a quantity that has a largest value, cut off there.
+
+    An estimate beyond that value is brought back to it; the interval is still that of the estimate as it was, whose
+    lower end is where the law puts it, but at most a standard error below what the estimate was brought back to.
+    """
+
+    law: StudentT | ScaledChiSquare
+    centre: Array
+    """The estimate as it was."""
+    most: float
+
+    def bounds(self, value: float, std_error: float, level: float) -> tuple[float, float]:
+        """Interval about the centre, cut off at `most`."""
+        low, high = self.law.bounds(number(self.centre), std_error, level)
+        return min(low, value - std_error if value >= self.most else value), max(min(high, self.most), value)
+
+
+Law = Exactly | StudentT | ScaledChiSquare | AtMost
 
 
 @dataclass(frozen=True)
@@ -135,9 +154,9 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half the width of ``interval(0.95)``."""
+        """Half the width of ``interval(0.95)``, or all of it that is below the value if that is more."""
         low, high = self.interval(0.95)
-        return (high - low) / 2
+        return max((high - low) / 2, number(self.value) - low)
 
     @property
     def converged(self) -> bool:

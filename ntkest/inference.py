@@ -15,7 +15,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from .estimate import FLOOR, Estimate, Exactly, Law, ScaledChiSquare, StudentT
+from .estimate import FLOOR, AtMost, Estimate, Exactly, Law, ScaledChiSquare, StudentT
 from .estimators import Key, Moment, Problem
 from .linearization import Array, NonFiniteError, ZeroKernelError, eps, is_concrete, number, safe_root, scalar_dtype
 
@@ -133,7 +133,10 @@ class Statistics:
         offsets: tuple[Array | None, ...],
         refits: tuple[Array | None, ...],
     ) -> tuple[tuple[Array, ...], ...]:
-        """Value and std_error a row where all is exact; else also what the law of the quantity takes."""
+        """Value and std_error a row where all is exact; else also what the law of the quantity takes.
+
+        The last of that, where the quantity has a largest value, is the value before it was brought back to it.
+        """
         value = self.quantity.formula(*moments)
         if all(r is None for r in replicates):
             return self._rows(value, self.xp.abs(value) * self.floor)
@@ -146,11 +149,12 @@ class Statistics:
             _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
             error = self._between(error, high, self.xp.abs(value))
             rest = [self._between(rest[0], highs[0], rest[0] * 0 + 1), self.xp.logical_and(rest[1], highs[1])]
-        if self.quantity.most < float("inf"):
-            value = self.xp.where(value > self.quantity.most, value * 0 + self.quantity.most, value)
         error = (error * error + (self.floor * value) ** 2) ** 0.5
         if not refitted and self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
+        if self.quantity.most < float("inf"):
+            rest.append(value)
+            value = self.xp.where(value > self.quantity.most, value * 0 + self.quantity.most, value)
         return self._rows(value, error, *rest)
 
     def _rows(self, value: Array, error: Array, *rest: Array) -> tuple[tuple[Array, ...], ...]:
@@ -244,10 +248,11 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)
 
-    def law(left: Array, right: Array) -> Law:
+    def law(left: Array, right: Array, centre: Array | None = None) -> Law:
+        found: StudentT | ScaledChiSquare = StudentT(samples - 1, left, right)
         if quantity.chi_square(replicates) and all(r is None for r in refits):
-            return ScaledChiSquare(left, right, quantity.power or 1.0)
-        return StudentT(samples - 1, left, right)
+            found = ScaledChiSquare(left, right, quantity.power or 1.0)
+        return found if centre is None else AtMost(found, centre, quantity.most)
 
     about = {**result.pop("about", {}), "samples": samples, "floor": floor}
     estimates = [

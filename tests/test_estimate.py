@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import ntkest
-from ntkest.estimate import Estimate, Exactly, ScaledChiSquare, StudentT
+from ntkest.estimate import AtMost, Estimate, Exactly, ScaledChiSquare, StudentT
 from tests import oracle
 
 
@@ -41,6 +41,27 @@ def test_exact_intervals_are_the_rounding_floor():
     low, high = e.interval(0.95)
     assert (low + high) / 2 == pytest.approx(2.0, rel=1e-15)
     assert high - 2.0 == pytest.approx(1.959964 * 1e-7 * 2.0, rel=1e-5)
+
+
+def bounded(centre, log_error):
+    """An estimate of something that is at most 1, and its law before it was brought back to that."""
+    law = StudentT(11, np.asarray(log_error), np.asarray(True))
+    value = estimate(AtMost(law, np.asarray(centre), 1.0), value=min(centre, 1.0), std_error=centre * log_error)
+    return value, estimate(law, value=centre, std_error=centre * log_error)
+
+
+@pytest.mark.parametrize(("centre", "log_error"), [(0.5, 0.1), (0.95, 0.1), (1.05, 0.1)])
+def test_an_interval_below_a_largest_value_is_that_of_the_estimate_as_it_was(centre, log_error):
+    e, free = bounded(centre, log_error)
+    assert e.interval() == pytest.approx((free.interval()[0], min(free.interval()[1], 1.0)))
+
+
+def test_an_estimate_far_beyond_the_largest_value_keeps_an_interval():
+    e, free = bounded(1.5, 0.1)
+    assert free.interval()[0] > 1
+    assert e.interval() == pytest.approx((1 - 0.15, 1.0))
+    assert e.half_width == pytest.approx(0.15)  # nothing of it is above
+    assert not e.converged
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.5, 95])
