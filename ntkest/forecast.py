@@ -1,10 +1,11 @@
 """What a sketch of a few samples says about larger ones: a spectrum in its likeness, and the errors to expect on it.
 
 A pilot of q two-sided samples shows the largest eigenvalues, and of what it leaves the trace and the norm. To the
-former, corrected for what the sketch misses of them, a tail is fitted that has the latter: a power of the index or an
-exponential of it, whichever goes on better where the Ritz values end. On that spectrum the errors of all estimators
-follow from deterministic equivalents of random projections: with a_j = λ_j/(λ_j + γ), Σ a_j = q for a projection on
-K^½Ω (XNysTrace), a_j = λ_j²/(λ_j² + γ) for one on KΩ (XTrace), residual R = (I - Π) K (I - Π):
+former, corrected for what the sketch misses of them, a tail is fitted that has the latter: a power of the index, an
+exponential of it, or a plateau that drops to a background, whichever goes on best where the Ritz values end. On that
+spectrum the errors of all estimators follow from deterministic equivalents of random projections: with
+a_j = λ_j/(λ_j + γ), Σ a_j = q for a projection on K^½Ω (XNysTrace), a_j = λ_j²/(λ_j² + γ) for one on KΩ (XTrace),
+residual R = (I - Π) K (I - Π):
 
     E tr R = Σ λ_j (1 - a_j),    E ‖R‖_F² = Σ λ_j² (1 - a_j)² + (Σ λ_j a_j (1 - a_j))² / (q - Σ a_j²).
 
@@ -53,6 +54,12 @@ NEARLY = 0.1
 
 SETTLING = 5
 """How often γ and what is above a plateau are found from each other."""
+
+LEVEL = 1.1
+"""Where the upper half of the Ritz values differ by no more than this factor they may lie on a plateau, ..."""
+
+BACKGROUNDS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""... behind which all other eigenvalues are such a share of it."""
 
 BISECTIONS = 28
 """Halvings of the interval in which γ is sought."""
@@ -204,14 +211,35 @@ def fit(sketch: Sketch) -> Spectrum:
     above = int(np.sum(sketch.ritz > (1 + ALIKE) * sketch.ritz[-1]))
     if sketch.samples - above >= LIKE:
         return _with_plateau(sketch, above)
+    misfit, stepped = _with_step(sketch)
     count, gap = _plain(sketch.ritz)
     head = ritz = sketch.ritz[:count]
     for last in range(ROUNDS + 1):
-        spectrum = _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1])
+        off, spectrum = _with_tail(sketch, head, sketch.ritz[count] if gap else head[-1])
         if last < ROUNDS:
             captured = spectrum.leverages(sketch.samples, sketch.power)[:count]
             head = ritz / np.maximum(captured, CAPTURED)
-    return spectrum
+    return spectrum if stepped is None or off <= misfit else stepped
+
+
+def _with_step(sketch: Sketch) -> tuple[float, Spectrum | None]:
+    """A plateau that the upper half of the Ritz values lies on, and a flat background, with its misfit.
+
+    The trace says how long the plateau is for each background, one sample more or less: it is made one longer, for
+    whether a few samples have all of it or all but one decides between no error and much.
+    """
+    upper = sketch.ritz[: max(1, (sketch.samples + 1) // 2)]
+    if sketch.residual is None or upper[0] > LEVEL * upper[-1]:
+        return math.inf, None
+    level, found = float(upper[0]), []
+    for share in BACKGROUNDS:
+        long = (sketch.trace / level - share * sketch.dimension) / (1 - share) + 1
+        if len(upper) <= long < sketch.dimension:
+            counts = np.array([long, sketch.dimension - long])
+            spectrum = Spectrum(level * np.array([1.0, share]), counts, sketch.dimension)
+            off = _off(sketch, spectrum.values[None, :], spectrum.counts)
+            found.append((float(off[0]), spectrum))
+    return min(found, key=lambda pair: pair[0], default=(math.inf, None))
 
 
 def _with_plateau(sketch: Sketch, count: int) -> Spectrum:
@@ -244,12 +272,12 @@ def _plain(ritz: np.ndarray) -> tuple[int, bool]:
     return (half + widest, True) if ratios[widest] > GAP else (half, False)
 
 
-def _with_tail(sketch: Sketch, head: np.ndarray, edge: float) -> Spectrum:
+def _with_tail(sketch: Sketch, head: np.ndarray, edge: float) -> tuple[float, Spectrum]:
     """Of all tails with the mass that is left by this head the one that fits best, and goes on from `edge`."""
     h, rest = len(head), max(sketch.trace - float(head.sum()), 0.0)
     tails = sketch.dimension - h
     if tails <= 0 or rest <= 1e-9 * sketch.trace:
-        return Spectrum(head, np.ones(h), sketch.dimension)
+        return 0.0, Spectrum(head, np.ones(h), sketch.dimension)
     index, counts = _grid(tails)
     shapes = np.stack(
         [((index + h) / (1 + h)) ** -exponent for exponent in EXPONENTS]
@@ -261,10 +289,18 @@ def _with_tail(sketch: Sketch, head: np.ndarray, edge: float) -> Spectrum:
     jump = np.log(np.maximum(tail[:, 0], 1e-300) / edge)
     misfit = (0.5 * np.maximum(jump, 0.0)) ** 2 + (0.1 * np.minimum(jump, 0.0)) ** 2
     if sketch.residual is not None:
-        least = 1e-30 * sketch.trace**2
-        left = _squares_left(values, counts, max(sketch.samples - 2, 1), sketch.power)
-        misfit += np.log(np.maximum(left, least) / max(sketch.residual, least)) ** 2
-    return Spectrum(values[int(np.argmin(misfit))], counts, sketch.dimension)
+        misfit += _off(sketch, values, counts)
+    best = int(np.argmin(misfit))
+    return float(misfit[best]), Spectrum(values[best], counts, sketch.dimension)
+
+
+def _off(sketch: Sketch, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How far each of several spectra (k, n) is off what the sketch leaves, in squared logarithms."""
+    assert sketch.residual is not None
+    least = 1e-30 * sketch.trace**2
+    left = _squares_left(values, counts, max(sketch.samples - 2, 1), sketch.power)
+    off: np.ndarray = np.log(np.maximum(left, least) / max(sketch.residual, least)) ** 2
+    return off
 
 
 def _leverages(values: np.ndarray, counts: np.ndarray, q: float, power: int) -> np.ndarray:

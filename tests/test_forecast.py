@@ -62,6 +62,20 @@ def test_a_fit_sees_a_gap_that_the_sketch_has_crossed():
     assert spectrum.counts[~large] @ spectrum.values[~large] < 0.1
 
 
+@pytest.mark.parametrize("background", [1e-4, 1e-3, 1e-2])
+def test_a_fit_sees_where_a_plateau_ends(background):
+    """Fifty eigenvalues of 1, from 50 samples: XTrace, which lacks one of them each time, errs more than XNysTrace."""
+    values = np.where(np.arange(400) < 50, 1.0, background)
+    wanted = known(values).range(50).square
+    for seed in range(5):
+        spectrum = fit(sketched(values, 50, seed))
+        large = spectrum.values > 0.5
+        assert spectrum.counts[large].sum() == pytest.approx(50, rel=0.15)
+        np.testing.assert_allclose(spectrum.values[large], 1.0, rtol=0.1)
+        assert 1 / 3 < spectrum.range(50).square / wanted < 3
+        assert spectrum.nystrom(100, crowded=True).square < spectrum.range(50).square
+
+
 def test_the_head_makes_good_what_the_sketch_misses():
     """The needs of the fit are those of the truth, on average over sketches."""
     values = oracle.spectra(N)["power-1"]
