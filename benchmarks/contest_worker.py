@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="measure the hard cases, too")
     parser.add_argument("--method", action="append", help="only this; may be repeated")
     parser.add_argument("--seeds", type=int, required=True)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--budget", type=int, action="append", required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where the Jacobians of networks lie")
@@ -74,7 +75,8 @@ def main() -> None:
                     given = {} if method.given == "K" else {"given": method.given}
                     cells = [{"library": options.library, **where, "quantity": q, **given} for q in method.quantities]
                     if not {identity(cell) for cell in cells} <= have:
-                        for cell, found in zip(cells, measured(method, subject, budget, options.seeds), strict=True):
+                        seeds = range(options.first_seed, options.first_seed + options.seeds)
+                        for cell, found in zip(cells, measured(method, subject, budget, seeds), strict=True):
                             write({**cell, **found})
             print(f"{options.library}, {name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         if options.stress:
@@ -111,25 +113,25 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 # A cell ---------------------------------------------------------------------------------------------------------------
 
 
-def measured(method: Method, subject: Operator, budget: int, seeds: int) -> list[Cell]:
+def measured(method: Method, subject: Operator, budget: int, seeds: range) -> list[Cell]:
     """A cell a quantity: signed relative errors (null where a run failed), passes, failures, and median seconds."""
     try:
         run = method.prepare(subject, budget)
         first = attempt(run, WARM_UP)
     except CannotRunError as reason:
-        return [{"seeds": seeds, "cannot": str(reason)} for _ in method.quantities]
+        return [{"seeds": len(seeds), "cannot": str(reason)} for _ in method.quantities]
     if first.passes is not None and first.passes > budget:
-        return [{"seeds": seeds, "cannot": f"takes {first.passes} passes"} for _ in method.quantities]
-    runs = [attempt(run, 0)]
+        return [{"seeds": len(seeds), "cannot": f"takes {first.passes} passes"} for _ in method.quantities]
+    runs = [attempt(run, seeds[0])]
     if runs[0].seconds > PATIENCE:
-        return [{"seeds": seeds, "cannot": f"takes more than {PATIENCE:g} s a call"} for _ in method.quantities]
-    runs += [attempt(run, seed) for seed in range(1, seeds)]
+        return [{"seeds": len(seeds), "cannot": f"takes more than {PATIENCE:g} s a call"} for _ in method.quantities]
+    runs += [attempt(run, seed) for seed in seeds[1:]]
     for r in runs:
         if r.passes is not None and r.passes > budget:  # a choice that depends on the seed may do that
             r.values, r.failure = None, f"takes {r.passes} passes"
     return [
         {
-            "seeds": seeds,
+            "seeds": len(seeds),
             "passes": max((r.passes for r in runs if r.passes is not None), default=None),
             **judged(runs, number, lambda value, _, truth=subject.truth[quantity]: value / truth - 1),
             "seconds": digits(statistics.median(r.seconds for r in runs)),

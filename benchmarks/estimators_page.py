@@ -118,7 +118,7 @@ class Place:
 def markdown(raw: dict[str, Any]) -> str:
     """The page."""
     places = list(_places(raw))
-    parts = ["# Estimators at equal passes", _about(raw), "## In short", _verdict(places)]
+    parts = ["# Estimators at equal passes", _about(raw), "## In short", _verdict(places), *_again(raw)]
     for held_out, title, text in (
         (False, "Spectra for tuning, and trained networks", "Methods may have been tuned on these."),
         (True, "Held-out spectra", "No method, and no constant of `auto`, was tuned on these."),
@@ -133,6 +133,19 @@ def markdown(raw: dict[str, Any]) -> str:
     parts += ["## Seconds", _seconds(raw)]
     parts += ["## Failures", *hard_cases(raw)]
     return "\n\n".join(parts) + "\n"
+
+
+def beyond_the_noise(raw: dict[str, Any]) -> list[Place]:
+    """Where ours are behind, or "auto" off its goal, by more than the noise of the seeds."""
+    return [place for place in _places(raw) if _behind(place) or _off(place)]
+
+
+def _behind(place: Place) -> bool:
+    return place.theirs is not None and place.ratio[1] > 1
+
+
+def _off(place: Place) -> bool:
+    return place.auto is not None and not place.auto_good and place.auto_surely_off
 
 
 def _places(raw: dict[str, Any]) -> Iterable[Place]:
@@ -212,12 +225,22 @@ def _verdict(places: list[Place]) -> str:
             f"that is above {SMALL:g} ({NEAR_FEW:g} times under {FEW} passes), and an error below {SMALL_GOAL:g} "
             f"elsewhere; the worst ratio is that where the best is above {SMALL:g}.",
             table(head, rows),
-            "Behind beyond the noise: " + _listed(places, lambda p: p.theirs and p.ratio[1] > 1, lambda p: p.ratio[0]),
-            "`auto` off its goal beyond the noise: "
-            + _listed(places, lambda p: p.auto and not p.auto_good and p.auto_surely_off, lambda p: p.auto_ratio),
+            "Behind beyond the noise: " + _listed(places, _behind, lambda p: p.ratio[0]),
+            "`auto` off its goal beyond the noise: " + _listed(places, _off, lambda p: p.auto_ratio),
             *_handed(places),
         ]
     )
+
+
+def _again(raw: dict[str, Any]) -> Iterable[str]:
+    """Places beyond the noise, measured once more."""
+    if "again" in raw:
+        seeds = len(raw["again"][0]["errors"])
+        yield (
+            f"These places with {seeds} seeds that were not used before (`{raw['again_command']}`), as of this many "
+            "places that are even some lie beyond the noise of few seeds:"
+        )
+        yield _contest(list(_places({**raw, "cells": raw["again"]})))
 
 
 def _listed(places: list[Place], chosen: Callable[[Place], Any], number: Callable[[Place], float]) -> str:
