@@ -231,19 +231,21 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
 
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
     """The estimate of `quantity`, with its parts if the problem has any; `result` goes to `Estimate`."""
-    xp = problem.xp
     if quantity.debias_in is not None and result["method"] not in quantity.debias_in:
         quantity = replace(quantity, debias="")
     J = problem.kernels[quantity.kernel or 0].J
     chosen = [moments[key] for key in quantity.keys]
+    xp = array_namespace(chosen[0].value)
+    here = xp is problem.xp  # and not NumPy's, where it is looked at on the way
     _refuse_zero(quantity, moments)
-    floor = FLOOR * eps(xp, J.outputs, *J.params)
+    floor = FLOOR * eps(problem.xp, J.outputs, *J.params)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
     lean = max((m.lean for m in chosen if m.refits is not None or m.offset is not None), default=0.5)
-    statistics = Statistics(xp, quantity, problem.rows, scalar_dtype(xp, J.outputs), scale, floor, lean)
+    dtype = scalar_dtype(xp, J.outputs if here else chosen[0].value)
+    statistics = Statistics(xp, quantity, problem.rows, dtype, scale, floor, lean)
     replicates = tuple(moment.replicates for moment in chosen)
     refits = tuple(moment.refits for moment in chosen)
-    rows = problem.kernels[0].compile(statistics)(
+    rows = (problem.kernels[0].compile(statistics) if here else statistics)(
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen), refits
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)

@@ -6,11 +6,12 @@ Which one-sided mode suits a problem, what exact values cost, and whether a sket
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from .estimators import BY_EXAMPLE, EXACT, FORWARD, REVERSE, Estimator, Problem
 from .estimators.sketches import most_samples
-from .linearization import is_concrete
+from .linearization import Array, Blocks, is_concrete
 from .outlook import ENDLESS, SKETCH
 from .probes import Probes
 from .sampling import Outcome
@@ -70,8 +71,13 @@ def can_sketch(problem: Problem, samples: int) -> bool:
     if SKETCH.samples(problem, ENDLESS) < min(samples, most_samples(problem)):
         return False
     first = problem.kernels[0].J
-    concrete = all(is_concrete(problem.xp.max(problem.xp.abs(array))) for array in (first.outputs, *first.params))
+    concrete = is_concrete(problem.compiled(_one_of_each, problem.xp)((first.outputs, *first.params)))
     return concrete and not problem.groups.names and problem.has("vjp") and problem.has("jvp")
+
+
+def _one_of_each(xp: ModuleType, arrays: Blocks) -> Array:
+    """A number for which the first of each array is looked at; array-only."""
+    return xp.sum(xp.stack([xp.sum(xp.astype(xp.reshape(a, (-1,))[:1], xp.float32)) for a in arrays]))
 
 
 def exact(problem: Problem, why: str = "") -> Outcome:

@@ -59,7 +59,7 @@ def test_images_turned_are_those_of_orthonormal_vectors(cut):
     span, _ = grown(FAR)
     (q,) = span.orthonormal(xp)
     old = (q[:cut] @ matrix,) if cut else None
-    (turned,) = span.turned(xp, old, (FAR[cut:] @ matrix,))
+    (turned,) = span.turned(PROBLEM, old, (FAR[cut:] @ matrix,))
     np.testing.assert_allclose(turned, q[cut:] @ matrix, atol=1e-12)
 
 

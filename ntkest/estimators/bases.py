@@ -39,7 +39,7 @@ def extended(problem: Problem, a: int, old: Basis | None, images: Blocks) -> Bas
     if not problem.groups.names:
         span = append_span(problem, None if old is None else old.span, images, INDEPENDENT)
         if span is not None:
-            return Basis(span, (triangle_of(problem.xp, span),))
+            return Basis(span, (triangle_of(problem, span),))
         if old is not None:
             old = replace(old, span=Span(old.span.orthonormal(problem.xp)))
     return _by_part(problem, a, old, images)

@@ -34,16 +34,14 @@ def factored_images(
     """
     xp, J = problem.xp, problem.kernels[a].J
     precision = eps(xp, J.outputs, *J.params)
-    across, corner, fresh = problem.compiled(_added, xp, precision)(old, omega, images)
-    if r is None:
-        return corner, fresh
-    return grown_triangle(xp, r, xp.astype(across, r.dtype, copy=False), corner), fresh
+    whole, fresh = problem.compiled(_added, xp, precision)(r, old, omega, images)
+    return whole, fresh
 
 
 def _added(
-    xp: ModuleType, precision: float, old: Array | None, omega: Array, images: Array
-) -> tuple[Array | None, Array, Array]:
-    """QᵀG for the Q before, R of what is left of G, and its Z; array-only."""
+    xp: ModuleType, precision: float, r: Array | None, old: Array | None, omega: Array, images: Array
+) -> tuple[Array, Array]:
+    """R of all gradients, and Z of what is left of G beside the Q before; array-only."""
     gram, k = Gram(xp, (0,), 1), omega.shape[0]
     narrow = scalar_dtype(xp, images)
     images = xp.astype(images, narrow, copy=False)
@@ -63,4 +61,7 @@ def _added(
     lower = xp.linalg.cholesky(rest + shift * beside(xp, np.eye(k), rest))
     there = xp.astype(xp.linalg.diagonal(lower) ** 2 > 2.0 * shift, rest.dtype)[:, None]
     fresh = xp.astype(xp.linalg.inv(lower) * there, narrow, copy=False) @ images
-    return across, xp.astype(lower.T * there, narrow, copy=False), fresh
+    corner = xp.astype(lower.T * there, narrow, copy=False)
+    if r is None:
+        return corner, fresh
+    return grown_triangle(xp, r, xp.astype(across, r.dtype, copy=False), corner), fresh

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from ..linearization import Array, Blocks, eps, is_concrete, number, numbers
+from ..probes import Centre
 from ..tallskinny import extend_basis, grown_triangle
 from ..tangents import Gram
 from .leaveout import Samples
@@ -89,25 +90,33 @@ class LeaveOneOut(ABC):
         return self.passes(problem, want) - self.passes(problem, have)
 
 
-def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array]:
-    """All probes (m, M) after new ones (k, M), centred if asked; and the Gram matrix of all (m, m).
+def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, Array, Array]:
+    """All probes (m, M) after new ones (k, M), centred if asked; the new ones among them; the Gram matrix of all.
 
     A probe that is a combination of others has nothing left to measure with. Such ones are left out, where values can
     be looked at; under tracing they are the caller's business.
     """
     xp = problem.xp
-    new = new if problem.centre is None else problem.centre(xp, new)
+    probes, new, overlaps, least = problem.compiled(_together, xp, problem.centre)(old, new)
+    if not is_concrete(least) or number(least) > DEPENDENT + 100.0 * eps(xp, overlaps):
+        return probes, new, overlaps
+    kept = _independent(overlaps)
+    if len(kept) == probes.shape[0]:
+        return probes, new, overlaps
+    probes = xp.stack([probes[i, ...] for i in kept], axis=0)
+    have = 0 if old is None else old.shape[0]
+    return probes, probes[have:, :], grow_products(xp, True, None, (probes,), (probes,))
+
+
+def _together(
+    xp: ModuleType, centre: Centre | None, old: Array | None, new: Array
+) -> tuple[Array, Array, Array, Array]:
+    """All probes, the new ones, their Gram matrix, and its least eigenvalue for probes of unit length; array-only."""
+    new = new if centre is None else centre(xp, new)
     probes = new if old is None else xp.concat([old, new], axis=0)
     overlaps = grow_products(xp, True, None, (probes,), (probes,))
     sizes = xp.linalg.diagonal(overlaps) ** 0.5
-    least = xp.min(xp.linalg.eigvalsh(overlaps / (sizes[:, None] * sizes[None, :])))
-    if not is_concrete(least) or number(least) > DEPENDENT + 100.0 * eps(xp, overlaps):
-        return probes, overlaps
-    kept = _independent(overlaps)
-    if len(kept) == probes.shape[0]:
-        return probes, overlaps
-    probes = xp.stack([probes[i, ...] for i in kept], axis=0)
-    return probes, grow_products(xp, True, None, (probes,), (probes,))
+    return probes, new, overlaps, xp.min(xp.linalg.eigvalsh(overlaps / (sizes[:, None] * sizes[None, :])))
 
 
 def _independent(overlaps: Array) -> list[int]:

@@ -41,15 +41,12 @@ class Span:
         """Q, as rows."""
         return self.rows if self.lower is None else _times(xp, xp.linalg.inv(self.lower), self.rows)
 
-    def turned(self, xp: ModuleType, old: Blocks | None, images: Blocks) -> Blocks:
+    def turned(self, problem: Problem, old: Blocks | None, images: Blocks) -> Blocks:
         """Images of the last vectors of Q from those of V, given all earlier `old` ones of Q."""
         if self.lower is None:
             return images
-        have = self.count - images[0].shape[0]
-        if old is not None:
-            before = _times(xp, self.lower[have:, :have], old)
-            images = tuple(xp.astype(a, b.dtype, copy=False) - b for a, b in zip(images, before, strict=True))
-        return _times(xp, xp.linalg.inv(self.lower[have:, have:]), images)
+        turned: Blocks = problem.compiled(_turned, problem.xp)(self.lower, old, images)
+        return turned
 
 
 def extend_span(
@@ -63,7 +60,7 @@ def extend_span(
     xp = problem.xp
     span = append_span(problem, old, blocks)
     if span is not None:
-        return span, triangle_of(xp, span), None
+        return span, triangle_of(problem, span), None
     if old is None or old.lower is None:
         fresh, r = grow_basis(problem, None if old is None else old.rows, r, blocks)
         return Span(join(xp, None if old is None else old.rows, fresh)), r, None
@@ -72,10 +69,9 @@ def extend_span(
     return Span(rows), r, turn
 
 
-def triangle_of(xp: ModuleType, span: Span) -> Array:
+def triangle_of(problem: Problem, span: Span) -> Array:
     """R = Lᵀ of vectors that are not orthonormal themselves."""
-    assert span.lower is not None
-    return xp.astype(span.lower.T, working_dtype(xp, span.rows), copy=False)
+    return problem.compiled(_transposed, problem.xp)(span.lower, span.rows)
 
 
 def append_span(problem: Problem, old: Span | None, blocks: Blocks, independent: float | None = None) -> Span | None:
@@ -89,27 +85,24 @@ def append_span(problem: Problem, old: Span | None, blocks: Blocks, independent:
         independent = float(xp.finfo(working_dtype(xp, blocks)).eps) ** DIGITS
     if not is_concrete(blocks[0][0, 0]) or (old is not None and old.lower is None):
         return None
-    corner = problem.compiled(grow_products, xp, True)(None, blocks, blocks)
-    lower: Array | None = None
-    across: Array | None = None
-    if old is not None:
-        lower, across = old.lower, problem.compiled(Gram(xp, (0,) * len(blocks), 1))(old.rows, blocks)[0, ...]
-    rest, beside, least = problem.compiled(_complement, xp)(lower, across, corner)
+    lower, rows = (None, None) if old is None else (old.lower, old.rows)
+    rest, beside, least = problem.compiled(_complement, xp)(lower, rows, blocks)
     if not number(least) > independent:
         return None
-    return Span(join(xp, old.rows if old else None, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
+    return Span(join(xp, rows, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
 
 
 def _complement(
-    xp: ModuleType, lower: Array | None, across: Array | None, corner: Array
+    xp: ModuleType, lower: Array | None, rows: Blocks | None, blocks: Blocks
 ) -> tuple[Array, Array | None, Array]:
     """The Gram matrix of what new vectors have beside Q, their products with Q, and the former's least eigenvalue.
 
-    The last for vectors of unit length.
+    The last for vectors of unit length. Q is that of V = LQ, given as L and `rows`; array-only.
     """
+    corner = grow_products(xp, True, None, blocks, blocks)
     beside, rest = None, corner
-    if lower is not None:
-        beside = xp.linalg.solve(lower, across)
+    if rows is not None:
+        beside = xp.linalg.solve(lower, Gram(xp, (0,) * len(blocks), 1)(rows, blocks)[0, ...])
         rest = corner - beside.T @ beside
     squares = xp.linalg.diagonal(corner)
     sizes = xp.where(squares > 0, squares, xp.ones_like(squares)) ** 0.5
@@ -123,6 +116,20 @@ def _cholesky(xp: ModuleType, lower: Array | None, beside: Array | None, rest: A
         return corner
     above = xp.concat([lower, xp.zeros_like(beside)], axis=1)
     return xp.concat([above, xp.concat([beside.T, corner], axis=1)], axis=0)
+
+
+def _turned(xp: ModuleType, lower: Array, old: Blocks | None, images: Blocks) -> Blocks:
+    """See `Span.turned`; array-only."""
+    have = lower.shape[0] - images[0].shape[0]
+    if old is not None:
+        before = _times(xp, lower[have:, :have], old)
+        images = tuple(xp.astype(a, b.dtype, copy=False) - b for a, b in zip(images, before, strict=True))
+    return _times(xp, xp.linalg.inv(lower[have:, have:]), images)
+
+
+def _transposed(xp: ModuleType, lower: Array, rows: Blocks) -> Array:
+    """Lᵀ in the dtype that rows are worked with; array-only."""
+    return xp.astype(lower.T, working_dtype(xp, rows), copy=False)
 
 
 def _times(xp: ModuleType, matrix: Array, rows: Blocks) -> Blocks:

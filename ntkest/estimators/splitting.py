@@ -233,7 +233,7 @@ def _push(problem: Problem, a: int, span: Span, old: Array | None) -> Array:
     for part in range(problem.groups.count):
         tangents = tuple(q if owner == part else q * 0.0 for q, owner in zip(ready, part_of, strict=True))
         images = kernel.map_jvp(OutputImages(xp, problem.centre), tangents, None, leading(vectors))
-        (image,) = span.turned(xp, None if old is None else (old[part, ...],), (images,))
+        (image,) = span.turned(problem, None if old is None else (old[part, ...],), (images,))
         parts.append(image)
     return xp.stack(parts, axis=0)
 

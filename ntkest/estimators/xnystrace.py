@@ -103,7 +103,7 @@ class XNysTrace(LeaveOneOut):
         state, omega = _with_probes(problem, state, probes)
         if not omega.shape[0]:
             return state
-        return _applied(problem, state, [apply(problem, a, omega) for a in problem.indices])
+        return _applied(problem, state, omega, [apply(problem, a, omega) for a in problem.indices])
 
     def capture(self, problem: Problem, sketch: State | Captured | None, probes: Probes) -> Captured:
         """The first half of `extend`, at one of its two passes a sample; as often as wanted before the second."""
@@ -128,12 +128,13 @@ class XNysTrace(LeaveOneOut):
         """The second half: push back what is new."""
         if captured.gradients:
             images = [push(problem, a, gradients)[0] for a, gradients in enumerate(captured.gradients)]
-            return _applied(problem, captured.state, images)
+            assert captured.state.probes is not None
+            return _applied(problem, captured.state, captured.state.probes[-images[0].shape[0] :, :], images)
         found: list[Blocks] = []
         for a, basis in enumerate(captured.bases):
             old = captured.state.images[a] if captured.state.images else None
             new = basis.since(0 if old is None else old[0].shape[0])
-            found.append(basis.turned(problem.xp, old, (push(problem, a, new)[0],)))
+            found.append(basis.turned(problem, old, (push(problem, a, new)[0],)))
         return _grown(problem, replace(captured.state, bases=captured.bases), captured.factors, found)
 
     def one_sided(self, problem: Problem, sketch: State | Captured) -> onesided.State:
@@ -158,6 +159,17 @@ class XNysTrace(LeaveOneOut):
             state.factors, products, state.overlaps
         )
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
+
+    def look(self, problem: Problem, state: State) -> dict[Key, Moment]:
+        """The same in NumPy, to decide by: with nothing to compile for a number of samples that is soon another."""
+        import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
+
+        keys = tuple(sorted(problem.needs - state.targets.keys()))
+        products = tuple(numbers(state.products[key[1], key[-1]]) for key in keys)
+        factors = tuple(map(numbers, state.factors))
+        found = _moments(np_namespace, keys, dimension(problem), factors, products, numbers(state.overlaps))
+        exactly = {key: Moment(numbers(moment.value)) for key, moment in state.targets.items()}
+        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **exactly}
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
@@ -184,15 +196,13 @@ def _with_probes(problem: Problem, state: State | None, probes: Probes) -> tuple
     """The state with new probes, and these (k, M), centred if asked."""
     if state is None:
         state = State(targets=target_moments(problem))
-    have = 0 if state.probes is None else state.probes.shape[0]
-    everything, overlaps = add_probes(problem, state.probes, probes.cotangents)
-    return replace(state, probes=everything, overlaps=overlaps), everything[have:, :]
+    everything, new, overlaps = add_probes(problem, state.probes, probes.cotangents)
+    return replace(state, probes=everything, overlaps=overlaps), new
 
 
-def _applied(problem: Problem, state: State, images: list[Array]) -> State:
-    """The state with images Kω of its newest probes, one array (k, M) a kernel."""
-    assert state.probes is not None
-    omega, factors, fresh = state.probes[-images[0].shape[0] :, :], [], []
+def _applied(problem: Problem, state: State, omega: Array, images: list[Array]) -> State:
+    """The state with images Kω of its newest probes ω (k, M), one array (k, M) a kernel."""
+    factors, fresh = [], []
     for a, image in enumerate(images):
         r, old = (state.factors[a], state.images[a][0]) if state.factors else (None, None)
         factor, z = factored_images(problem, a, r, old, omega, image)

@@ -92,9 +92,8 @@ class XTrace(LeaveOneOut):
         """Apply K to the new probes, and to what their images add to the basis."""
         if state is None:
             state = State(targets=target_moments(problem))
-        have = 0 if state.probes is None else state.probes.shape[0]
-        everything, _ = add_probes(problem, state.probes, probes.cotangents)
-        results = [_apply(problem, a, everything[have:, :]) for a in problem.indices]
+        everything, new, _ = add_probes(problem, state.probes, probes.cotangents)
+        results = [_apply(problem, a, new) for a in problem.indices]
         energies = tuple(energy for energy, _ in results)
         return _grown(problem, state, everything, energies, tuple((image,) for _, image in results), self.power)
 
@@ -104,11 +103,9 @@ class XTrace(LeaveOneOut):
         Of those KΩ = ZR is known.
         """
         assert sketch.probes is not None
-        xp, own = problem.xp, slice(0, samples)
-        energies = tuple(xp.sum(r[:, own] * r[:, own], axis=0) for r in sketch.factors)
-        pairs = zip(sketch.factors, sketch.images, strict=True)  # images may be narrower than the factors
-        images = tuple((r[:, own].T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
-        return _grown(problem, State(targets=sketch.targets), sketch.probes[own, :], energies, images, self.power)
+        first = problem.compiled(_first_of, problem.xp, samples)
+        probes, energies, images = first(sketch.probes, sketch.factors, sketch.images)
+        return _grown(problem, State(targets=sketch.targets), probes, energies, images, self.power)
 
     def adoption(self, problem: Problem, samples: int) -> int:
         """Passes that so many samples cost beyond those of a sketch that has as many."""
@@ -145,6 +142,16 @@ XTRACE = XTrace()
 XTRACE_POWER = XTrace(name="xtrace-power", power=2)
 
 
+def _first_of(
+    xp: ModuleType, samples: int, probes: Array, factors: tuple[Array, ...], images: tuple[Blocks, ...]
+) -> tuple[Array, tuple[Array, ...], tuple[Blocks, ...]]:
+    """The first probes of an XNysTrace sketch, with ωᵀKω and Kω for each kernel; array-only."""
+    own = [r[:, :samples] for r in factors]
+    energies = tuple(xp.sum(r * r, axis=0) for r in own)
+    pairs = zip(own, images, strict=True)  # images may be narrower than the factors
+    return probes[:samples, :], energies, tuple((r.T @ xp.astype(z, r.dtype, copy=False),) for r, (z,) in pairs)
+
+
 def _lean(samples: int) -> float:
     """`Moment.lean`: 1/2 for 8 samples, and less for more of them, of which the jackknife gets too wide.
 
@@ -159,7 +166,9 @@ def _grown(
 ) -> State:
     """The state with all `probes`, given ω_iᵀKω_i and Kω_i of the new ones."""
     xp, kernels = problem.xp, problem.indices
-    weights = state.weights or tuple(_weight(problem, image) for (image,) in images)
+    weights = state.weights
+    if not weights and len(problem.kernels) > 1:
+        weights = tuple(_weight(xp, image) for (image,) in images)
     summed, steps = _summed([image for (image,) in images], weights), []
     for step in range(power - 1):
         old, triangle = state.steps[step] if state.steps else (None, None)
@@ -195,7 +204,9 @@ def _grown(
 
 
 def _summed(images: list[Array], weights: tuple[Array, ...]) -> Array:
-    """What the common basis is of."""
+    """What the common basis is of; of one kernel its images, which have no weight."""
+    if not weights:
+        return images[0]
     summed = images[0] * weights[0]
     for image, weight in zip(images[1:], weights[1:], strict=True):
         summed = summed + image * weight
@@ -216,17 +227,19 @@ def _apply(problem: Problem, a: int, rows: Array) -> tuple[Array, Array]:
     xp = problem.xp
     if not keeps_gradients(problem):
         images = apply(problem, a, rows)
-        wide = accumulator(xp, images)
-        return xp.sum(xp.astype(rows, wide, copy=False) * xp.astype(images, wide, copy=False), axis=1), images
+        return problem.compiled(_energies, xp)(rows, images), images
     results = [apply_kernel(problem, a, window) for window in windows(problem, a, rows)]
     return together(xp, [norms[:, 0] for norms, _ in results]), together(xp, [whole for _, (whole, *_) in results])
 
 
-def _weight(problem: Problem, images: Array) -> Array:
+def _energies(xp: ModuleType, rows: Array, images: Array) -> Array:
+    """⟨ω, Kω⟩ (k,) of rows of each; array-only."""
+    wide = accumulator(xp, images)
+    return xp.sum(xp.astype(rows, wide, copy=False) * xp.astype(images, wide, copy=False), axis=1)
+
+
+def _weight(xp: ModuleType, images: Array) -> Array:
     """The inverse length of the first image, so that every kernel has its say in a common basis, whatever its scale."""
-    xp = problem.xp
-    if len(problem.kernels) == 1:
-        return images[0, 0] * 0 + 1.0
     square = xp.sum(images[0, :] * images[0, :])
     return xp.where(square > 0, xp.where(square > 0, square, square * 0 + 1) ** -0.5, square * 0)
 

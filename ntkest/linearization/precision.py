@@ -82,13 +82,13 @@ def number(value: Array, what: str = "this value") -> float:
 def numbers(values: Array, what: str = "these values") -> np.ndarray:
     """A small array on the host, in float64; for decisions, intervals and plots, never for results."""
     values = detached(values)
-    if not is_concrete(values[(0,) * len(values.shape)]):
+    try:
+        return np.asarray(values.tolist(), dtype=np.float64)
+    except (TypeError, RuntimeError) as error:
         raise TracedValueError(
             f"{what} are needed as numbers, but a framework is tracing; return .value and .std_error from the "
             "transformed function and ask outside it"
-        )
-    try:
-        return np.asarray(values.tolist(), dtype=np.float64)
+        ) from error
     except AttributeError:  # not every namespace's arrays have tolist
         flat = [number(values[index]) for index in np.ndindex(*values.shape)]
         return np.asarray(flat, dtype=np.float64).reshape(values.shape)
