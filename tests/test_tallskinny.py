@@ -22,6 +22,12 @@ def small_slices(monkeypatch):
     monkeypatch.setattr(tallskinny, "NUMBERS", 100)
 
 
+@pytest.fixture(params=[1, 2**60], ids=["products", "reflections"])
+def way(request, monkeypatch):
+    """Vectors that are far from dependent by products, as long ones are, or by reflections."""
+    monkeypatch.setattr(tallskinny, "LONG", request.param)
+
+
 def draw(m, sizes, seed=0, dtype=np.float64):
     generator = np.random.default_rng(seed)
     return tuple(generator.standard_normal((m, n)).astype(dtype) for n in sizes)
@@ -35,7 +41,7 @@ def up_to_signs(r):
     return np.where(np.diag(r) < 0, -1, 1)[:, None] * r
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("small_slices", "way")
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("m", [1, 6])
 def test_factors_equal_those_of_the_flat_matrix(sizes, m):
@@ -47,6 +53,12 @@ def test_factors_equal_those_of_the_flat_matrix(sizes, m):
     np.testing.assert_allclose(flat(q).T @ flat(q), np.eye(m), atol=1e-13)
     np.testing.assert_allclose(flat(q) @ r, flat(blocks), atol=1e-12)
     np.testing.assert_array_equal(r, np.triu(r))
+
+
+def test_vectors_that_are_no_numbers_are_left_to_what_comes_after():
+    rows = np.ones((4, tallskinny.LONG // 4))
+    rows[2, 7] = np.nan
+    assert np.isnan(orthonormalise(np, (rows,))[1]).any()
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -66,6 +78,7 @@ def ill_conditioned(condition, m=20, sizes=(3000, 10, 5000), dtype=np.float32):
     return tuple(np.split(rows, np.cumsum(sizes)[:-1], axis=1))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("condition", [10, 1e3, 1e6, 1e12])
 def test_an_ill_conditioned_float32_matrix_is_factored_to_rounding(condition):
     blocks = ill_conditioned(condition)
@@ -75,6 +88,7 @@ def test_an_ill_conditioned_float32_matrix_is_factored_to_rounding(condition):
     np.testing.assert_allclose(flat(q) @ r.astype(float), flat(blocks), atol=2e-6 * np.abs(flat(blocks)).max())
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
 def test_factors_scale_with_the_matrix_in_float32(scale):
     blocks = draw(5, (3000, 10), dtype=np.float32)
@@ -83,7 +97,7 @@ def test_factors_scale_with_the_matrix_in_float32(scale):
     np.testing.assert_allclose(up_to_signs(r) / scale, up_to_signs(np.linalg.qr(flat(blocks))[1]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("small_slices", "way")
 def test_dependent_and_zero_columns_get_vectors_of_their_own():
     a, b = draw(2, (70, 30)), draw(2, (70, 30), seed=1)
     blocks = tuple(np.concatenate([x, 0 * x[:1], x, y], axis=0) for x, y in zip(a, b, strict=True))
@@ -96,7 +110,7 @@ def test_dependent_and_zero_columns_get_vectors_of_their_own():
     np.testing.assert_array_equal(r, 0)
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("small_slices", "way")
 @pytest.mark.parametrize("noise", [1.0, 1e-5, 1e-9])
 def test_a_basis_grows_by_vectors_orthogonal_to_it(noise):
     """Also where new vectors lie in it but for `noise`."""
