@@ -121,7 +121,7 @@ def once_more(found: dict[str, Any], options: argparse.Namespace) -> list[Cell]:
         _run(0, sys.executable, ["-m", "benchmarks.trained", str(options.work)])
     options.work.mkdir(parents=True, exist_ok=True)
     cells = []
-    for library in LIBRARIES:
+    for library in options.library:
         file = options.work / f"{library}-again.jsonl"
         file.unlink(missing_ok=True)
         python = sys.executable if library == "ntkest" else options.peers_python

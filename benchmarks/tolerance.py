@@ -1,6 +1,7 @@
 """Tolerances: how many runs end within the one that was asked for, and what they spend beside the least that would do.
 
 ``python -m benchmarks tolerance`` writes docs/benchmarks/tolerance.json and the page tolerance.md beside it. It needs
+autograd and scikit-learn for the Jacobians of trained networks (``python -m pip install ".[app]"``), and for spectra
 nothing but NumPy and SciPy.
 """
 
@@ -13,6 +14,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,8 +30,8 @@ from ntkest.linearization import InvalidValueError
 from . import tolerance_page
 from .contest import QUANTITIES
 from .contest_worker import digits, versions
-from .operators import HELD_OUT, SPECTRA, Operator, operator
-from .passes import POOLS, machine
+from .operators import HELD_OUT, NAMES, NETWORKS, Operator, operator
+from .passes import POOLS, ROOT, machine
 from .peers_ntkest import PACKAGES
 
 AUTO, NAMED = "auto", ("xnystrace", "xtrace", "reverse")
@@ -56,9 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=200, help="runs of auto and of fixed costs (default: %(default)s)")
     parser.add_argument("--named", type=int, default=20, help="runs of each named method (default: %(default)s)")
     parser.add_argument("--size", type=int, default=500, help="outputs of the operators (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=[*SPECTRA, *HELD_OUT], metavar="NAME", help="these operators")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help="these operators")
     parser.add_argument("--keep", action="store_true", help="with --only: other operators from the JSON file")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of a thread each (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("build/contest"), help="Jacobians of trained networks")
     parser.add_argument("--folder", type=Path, default=Path("docs/benchmarks"), help="where to write")
     parser.add_argument("--render", action="store_true", help="only write the page again, from the JSON file")
     options = parser.parse_args(given)
@@ -81,9 +84,17 @@ def main(arguments: list[str] | None = None) -> None:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All cells, an operator a task, in processes with one thread."""
     os.environ.update(dict.fromkeys(POOLS, "1"))  # before they start
-    names = [name for name in (*SPECTRA, *HELD_OUT) if not options.only or name in options.only]
+    names = [name for name in NAMES if not options.only or name in options.only]
+    if set(names) & set(NETWORKS):
+        work = str(options.work.resolve())
+        subprocess.run([sys.executable, "-m", "benchmarks.trained", work], cwd=ROOT, check=True)
     task = functools.partial(
-        _operator_cells, size=options.size, rtol=options.rtol, seeds=options.seeds, named=options.named
+        _operator_cells,
+        size=options.size,
+        folder=options.work,
+        rtol=options.rtol,
+        seeds=options.seeds,
+        named=options.named,
     )
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         parts = list(pool.map(task, names))
@@ -108,7 +119,7 @@ def _beside(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
             raise SystemExit(f"--keep: the file's {key} is {before[key]}, and not {found[key]}")
     again = {cell["operator"] for cell in found["cells"]}
     cells = [*found["cells"], *(cell for cell in before["cells"] if cell["operator"] not in again)]
-    place = {name: number for number, name in enumerate((*SPECTRA, *HELD_OUT))}
+    place = {name: number for number, name in enumerate(NAMES)}
     return found | {
         "command": f"{before['command']}; {found['command']}",
         "held_out": [name for name in HELD_OUT if any(cell["operator"] == name for cell in cells)],
@@ -117,9 +128,11 @@ def _beside(found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _operator_cells(name: str, size: int, rtol: float, seeds: int, named: int) -> tuple[list[dict[str, Any]], float]:
+def _operator_cells(
+    name: str, size: int, folder: Path, rtol: float, seeds: int, named: int
+) -> tuple[list[dict[str, Any]], float]:
     """The cells of one operator, and the processor's seconds that they took."""
-    start, subject, cells = time.process_time(), operator(name, size, Path()), []
+    start, subject, cells = time.process_time(), operator(name, size, folder), []
     for quantity in QUANTITIES:
         where = {"operator": name, "quantity": quantity}
         cells.append({**where, **least(subject, quantity, rtol, seeds)})

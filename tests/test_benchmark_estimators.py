@@ -83,6 +83,27 @@ def test_the_contest_runs_resumes_and_makes_its_page(tmp_path, capfd):
     capfd.readouterr()
 
 
+def test_places_beyond_the_noise_are_measured_again_with_other_seeds(tmp_path, monkeypatch, capfd):
+    arguments = ["--size", "200", "--budgets", "20", "40", "--only", "ntkest", "exponential"]
+    files = {"json": tmp_path / "found.json", "markdown": tmp_path / "found.md", "work": tmp_path / "work"}
+    arguments += [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    estimators.main([*arguments, "--seeds", "2", "--jobs", "1", "--no-stress"])
+    place = estimators_page._places(json.loads(files["json"].read_text()))
+    places = [p for p in place if (p.budget, p.quantity) == (40, "trace")]
+    monkeypatch.setattr(estimators_page, "beyond_the_noise", lambda raw: places)
+    estimators.main([*arguments, "--again", "3"])
+    found = json.loads(files["json"].read_text())
+    errors = {cell["method"]: cell["errors"] for cell in found["again"]}
+    assert {(c["budget"], c["quantity"]) for c in found["again"]} == {(40, "trace")}
+    J = ntkest.from_jacobian(operator("exponential", 200, tmp_path).jacobian)
+    truth = operator("exponential", 200, tmp_path).truth["trace"]
+    wanted = [float(ntkest.trace(J, method="reverse", passes=40, seed=seed)) / truth - 1 for seed in (2, 3, 4)]
+    assert errors["reverse"] == pytest.approx(wanted, rel=5e-3)  # three digits are kept
+    assert files["markdown"].read_text() == estimators_page.markdown(found)
+    assert "with 3 seeds" in files["markdown"].read_text()
+    capfd.readouterr()
+
+
 def test_a_contest_is_judged_by_the_best_of_each_side():
     def side(*rows):
         return estimators_page.Side([f"method {n}" for n in range(len(rows))], np.asarray(rows))
