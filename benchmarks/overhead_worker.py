@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ntkest
+from ntkest.estimators import ESTIMATORS
 from ntkest.estimators.problem import Counted
 
 from .worker import threads, versions
@@ -35,21 +36,26 @@ def main() -> None:
 
 
 class Stopwatch:
-    """Seconds inside the maps over probes: from the call until what it returns is there."""
+    """Seconds inside the maps over probes, and of drawing probes: from the call until what it returns is there."""
 
     def __init__(self, framework: str) -> None:
-        self.seconds = 0.0
+        self.inside = self.drawing = 0.0
         ready = importlib.import_module("jax").block_until_ready if framework == "jax" else lambda result: result
         for name in ("map_jvp", "map_vjp"):
-            setattr(Counted, name, self._timed(getattr(Counted, name), ready))
+            setattr(Counted, name, self._timed("inside", getattr(Counted, name), ready))
+        for kind in {type(estimator) for estimator in ESTIMATORS.values()}:
+            owner: Any = next(base for base in kind.__mro__ if "draw" in vars(base))
+            if not hasattr(owner.draw, "timed"):
+                owner.draw = self._timed("drawing", owner.draw, ready)
 
-    def _timed(self, method: Callable[..., Any], ready: Callable[[Any], Any]) -> Callable[..., Any]:
+    def _timed(self, what: str, method: Callable[..., Any], ready: Callable[[Any], Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **keywords: Any) -> Any:
             start = time.perf_counter()
             result = ready(method(*arguments, **keywords))
-            self.seconds += time.perf_counter() - start
+            setattr(self, what, getattr(self, what) + time.perf_counter() - start)
             return result
 
+        timed.timed = True  # type: ignore[attr-defined]
         return timed
 
 
@@ -61,17 +67,19 @@ def measured(watch: Stopwatch, framework: str, case: str, runs: int) -> list[dic
         for method in METHODS:
             for passes in BUDGETS:
                 print(f"{framework}, {case}, {quantity}, {method}, {passes} ...", file=sys.stderr, flush=True)
-                total, inside, spent = [], [], 0
+                total, inside, drawing, spent = [], [], [], 0
                 for run in range(runs + 1):
-                    watch.seconds, start = 0.0, time.perf_counter()
+                    watch.inside, watch.drawing, start = 0.0, 0.0, time.perf_counter()
                     estimate = getattr(ntkest, quantity)(J, method=method, passes=passes, seed=run)
                     float(estimate.value), float(estimate.std_error)
                     if run:  # the first compiles
                         total.append(time.perf_counter() - start)
-                        inside.append(watch.seconds)
+                        inside.append(watch.inside)
+                        drawing.append(watch.drawing)
                         spent = estimate.passes
                 where = {"framework": framework, "case": case, "quantity": quantity, "method": method}
-                cells.append({**where, "passes": spent, "budget": passes, "seconds": total, "inside": inside})
+                times = {"seconds": total, "inside": inside, "drawing": drawing}
+                cells.append({**where, "passes": spent, "budget": passes, **times})
     return cells
 
 

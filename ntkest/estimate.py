@@ -80,8 +80,8 @@ class ScaledChiSquare:
 class AtMost:
     """Another law's interval, for a quantity that has a largest value, cut off there.
 
-    An estimate beyond that value is brought back to it; the interval is still that of the estimate as it was, whose
-    lower end is where the law puts it, but at most a standard error below what the estimate was brought back to.
+    An estimate beyond that value is brought back to it. The lower end is where the law puts it for the estimate as it
+    was, but no less than a standard error below what it was brought back to.
     """
 
     law: StudentT | ScaledChiSquare

@@ -34,11 +34,11 @@ def factored_images(
     """
     xp, J = problem.xp, problem.kernels[a].J
     precision = eps(xp, J.outputs, *J.params)
-    whole, fresh = problem.compiled(_added, xp, precision)(r, old, omega, images)
+    whole, fresh = problem.compiled(_with_images, xp, precision)(r, old, omega, images)
     return whole, fresh
 
 
-def _added(
+def _with_images(
     xp: ModuleType, precision: float, r: Array | None, old: Array | None, omega: Array, images: Array
 ) -> tuple[Array, Array]:
     """R of all gradients, and Z of what is left of G beside the Q before; array-only."""
