@@ -172,12 +172,14 @@ def gather(options: argparse.Namespace) -> dict[str, Any]:
     contest = [_without_seeds(cell) for cell in cells.values() if "stress" not in cell]
     names = [name for name in NAMES if any(cell["operator"] == name for cell in contest)]
     facts = before["operators"] if same else {}
+    earlier = [*before.get("earlier_machines", []), before["machine"]] if same else []
     facts = {name: {**(facts.get(name) or _facts(name, options)), "held_out": name in HELD_OUT} for name in names}
     return {
         "benchmark": "estimators",
         "seeds": options.seeds,
         "size": options.size,
         "machine": machine(),
+        "earlier_machines": [m for n, m in enumerate(earlier) if m not in (machine(), *earlier[:n])],
         "versions": versions,
         "operators": facts,
         "cells": contest,

@@ -171,7 +171,9 @@ def _about(raw: dict[str, Any]) -> str:
     networks = [name for name in operators if name.startswith("digits")]
     shapes = ", ".join(f"{name} {' × '.join(map(str, operators[name]['shape']))}" for name in networks)
     return (
-        f"`{raw['command']}` on {machine['processor']} (family/model {machine['family']}, {machine['cores']} cores), "
+        f"`{raw['command']}` on {machine['processor']} (family/model {machine['family']}, {machine['cores']} cores"
+        + "".join(f"; some cells earlier on {m['family']}" for m in raw.get("earlier_machines", ()))
+        + "), "
         "a thread a process, float64; "
         + ", ".join(f"{name} {version}" for name, version in raw["versions"].items())
         + ". All numbers are in the JSON file beside this page, from which `python -m benchmarks table FILE.json` "
