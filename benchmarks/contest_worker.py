@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--operator", choices=NAMES, action="append", default=[])
     parser.add_argument("--stress", action="store_true", help="measure the hard cases, too")
     parser.add_argument("--method", action="append", help="only this; may be repeated")
+    parser.add_argument("--quantity", help="only methods for this")
     parser.add_argument("--seeds", type=int, required=True)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--size", type=int, required=True)
@@ -66,6 +67,7 @@ def main() -> None:
 
         write({"versions": versions(module.PACKAGES), "seeds": 0})
         methods = [m for m in module.methods() if not options.method or m.name in options.method]
+        methods = [m for m in methods if options.quantity in (None, *m.quantities)]
         for name in options.operator:
             start = time.perf_counter()
             subject = operator(name, options.size, options.folder)

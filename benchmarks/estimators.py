@@ -114,23 +114,26 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def once_more(found: dict[str, Any], options: argparse.Namespace) -> list[Cell]:
-    """Cells of the places that are beyond the noise, with seeds that were not used before."""
-    places = {(p.operator, p.budget, p.quantity) for p in estimators_page.beyond_the_noise(found)}
+    """Cells of the places that are beyond the noise, with seeds that were not used before; a process a library."""
+    places = sorted({(p.operator, p.budget, p.quantity) for p in estimators_page.beyond_the_noise(found)})
     words = ["--seeds", str(options.again), "--first-seed", str(found["seeds"]), "--size", str(found["size"])]
     if {operator for operator, *_ in places} & set(NETWORKS):
         _run(0, sys.executable, ["-m", "benchmarks.trained", str(options.work)])
     options.work.mkdir(parents=True, exist_ok=True)
-    cells = []
-    for library in options.library:
+
+    def cells(core: int, library: str) -> list[Cell]:
         file = options.work / f"{library}-again.jsonl"
         file.unlink(missing_ok=True)
         python = sys.executable if library == "ntkest" else options.peers_python
-        for name, budget in sorted({place[:2] for place in places}):
-            where = ["--operator", name, "--budget", str(budget), "--folder", str(options.work), "--file", str(file)]
-            _run(0, python, ["-m", "benchmarks.contest_worker", library, *words, *where])
-        read_back = [cell for cell in read(file) if "versions" not in cell]
-        cells += [c for c in read_back if (c["operator"], c["budget"], c["quantity"]) in places and "errors" in c]
-    return cells
+        for name, budget, quantity in places:
+            where = ["--operator", name, "--budget", str(budget), "--quantity", quantity]
+            where += ["--folder", str(options.work), "--file", str(file)]
+            _run(core, python, ["-m", "benchmarks.contest_worker", library, *words, *where])
+        read_back = [cell for cell in read(file) if "errors" in cell]
+        return [c for c in read_back if (c["operator"], c["budget"], c["quantity"]) in places]
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        return [cell for part in pool.map(cells, range(len(options.library)), options.library) for cell in part]
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[str, list[str], bool]]:
