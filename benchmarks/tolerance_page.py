@@ -15,9 +15,10 @@ Cell = dict[str, Any]
 
 def markdown(raw: dict[str, Any]) -> str:
     """The page."""
+    networks = ", and trained networks" if _networks(raw) else ""
     parts = ["# Tolerances", _about(raw), "## In short", _verdict(raw)]
     for held_out, title, text in (
-        (False, "Spectra for tuning, and trained networks", "Rules may have been tuned on these."),
+        (False, f"Spectra for tuning{networks}", "Rules may have been tuned on these."),
         (True, "Held-out spectra", "No rule and no constant was tuned on these."),
     ):
         for quantity in QUANTITIES:
@@ -35,6 +36,10 @@ def markdown(raw: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _networks(raw: dict[str, Any]) -> bool:
+    return any(cell["operator"].startswith("digits") for cell in raw["cells"])
+
+
 def _about(raw: dict[str, Any]) -> str:
     host = raw["machine"]
     tolerance, seeds = f"{100 * raw['rtol']:g} %", raw["seeds"]
@@ -45,8 +50,9 @@ def _about(raw: dict[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in raw["versions"].items())
         + ". All numbers are in [tolerance.json](tolerance.json). Do not edit.\n\n"
         f"Operators are K = J Jᵀ with {raw['size']} outputs{smaller}: explicit J with the spectrum that the name says, "
-        "between dense random orthogonal bases; and Jacobians of networks trained on scikit-learn's digits (digits-…), "
-        "taken as matrices. Runs with "
+        "between dense random orthogonal bases"
+        + ("; and Jacobians of networks trained on scikit-learn's digits, taken as matrices" if _networks(raw) else "")
+        + ". Runs with "
         f"`rtol={raw['rtol']:g}` stop where the 95 % interval is ± {tolerance} or less. *Within*: the share of {seeds} "
         f"such runs of `auto` whose value is within {tolerance} of the truth, whatever they say of themselves. "
         "*Passes*: their mean, and in brackets their 90th percentile. *Least*: the fewest passes, fixed beforehand, at "
