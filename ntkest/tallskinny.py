@@ -175,11 +175,14 @@ def _first_size(xp: ModuleType, blocks: Blocks) -> Array:
 def _unit_gram(xp: ModuleType, blocks: Blocks) -> tuple[Array, Array]:
     """The Gram matrix of vectors, and for vectors of unit length its least eigenvalue; array-only."""
     gram = Gram(xp, (0,) * len(blocks), 1)(blocks, blocks)[0, ...]
-    squares = xp.linalg.diagonal(gram)
+    finite = xp.where(xp.isfinite(gram), gram, xp.zeros_like(gram))  # eigvalsh may raise; zeros are dependent
+    return gram, least_for_unit(xp, finite, xp.linalg.diagonal(finite))
+
+
+def least_for_unit(xp: ModuleType, gram: Array, squares: Array) -> Array:
+    """The least eigenvalue of a Gram matrix (m, m) once vectors with these `squares` (m,) are scaled to unit length."""
     sizes = xp.where(squares > 0, squares, xp.ones_like(squares)) ** 0.5
-    unit = gram / (sizes[:, None] * sizes[None, :])
-    finite = xp.where(xp.isfinite(unit), unit, xp.zeros_like(unit))  # eigvalsh may raise; zeros are dependent
-    return gram, xp.min(xp.linalg.eigvalsh(finite))
+    return xp.min(xp.linalg.eigvalsh(gram / (sizes[:, None] * sizes[None, :])))
 
 
 def _by_products(xp: ModuleType, gram: Array, blocks: Blocks) -> tuple[Blocks, Array]:

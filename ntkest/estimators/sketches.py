@@ -11,7 +11,7 @@ import numpy as np
 
 from ..linearization import Array, Blocks, eps, is_concrete, number, numbers
 from ..probes import Centre
-from ..tallskinny import extend_basis, grown_triangle
+from ..tallskinny import extend_basis, grown_triangle, least_for_unit
 from ..tangents import Gram
 from .leaveout import Samples
 from .problem import Problem
@@ -115,8 +115,7 @@ def _together(
     new = new if centre is None else centre(xp, new)
     probes = new if old is None else xp.concat([old, new], axis=0)
     overlaps = grow_products(xp, True, None, (probes,), (probes,))
-    sizes = xp.linalg.diagonal(overlaps) ** 0.5
-    return probes, new, overlaps, xp.min(xp.linalg.eigvalsh(overlaps / (sizes[:, None] * sizes[None, :])))
+    return probes, new, overlaps, least_for_unit(xp, overlaps, xp.linalg.diagonal(overlaps))
 
 
 def _independent(overlaps: Array) -> list[int]:

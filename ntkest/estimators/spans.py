@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from ..linearization import Array, Blocks, is_concrete, number, scalar_dtype
-from ..tallskinny import working_dtype
+from ..tallskinny import least_for_unit, working_dtype
 from ..tangents import Gram, join
 from .problem import Problem
 from .sketches import grow_basis, grow_products
@@ -104,9 +104,7 @@ def _complement(
     if rows is not None:
         beside = xp.linalg.solve(lower, Gram(xp, (0,) * len(blocks), 1)(rows, blocks)[0, ...])
         rest = corner - beside.T @ beside
-    squares = xp.linalg.diagonal(corner)
-    sizes = xp.where(squares > 0, squares, xp.ones_like(squares)) ** 0.5
-    return rest, beside, xp.min(xp.linalg.eigvalsh(rest / (sizes[:, None] * sizes[None, :])))
+    return rest, beside, least_for_unit(xp, rest, xp.linalg.diagonal(corner))
 
 
 def _cholesky(xp: ModuleType, lower: Array | None, beside: Array | None, rest: Array) -> Array:
