@@ -45,7 +45,7 @@ def products(xp: ModuleType, left: Block, right: Block) -> Array:
         return total
     if isinstance(left, tuple) and isinstance(right, tuple):
         return _in_factors(xp, left, right)
-    return _gram(xp, unfactored(xp, left), unfactored(xp, right))
+    return gram(xp, unfactored(xp, left), unfactored(xp, right))
 
 
 def cotangents_of(block: Block) -> int:
@@ -85,8 +85,18 @@ def _looked_up(block: tuple[Array, Array]) -> bool:
 
 
 def _in_factors(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array]) -> Array:
-    second = _gram(xp, a[1], b[1])
-    first = _gram(xp, a[0], b[0]) if not _looked_up(a) else a[0][..., None, None, None] == b[0]
+    return paired(xp, gram_of_side(xp, a, b, 0), gram_of_side(xp, a, b, 1))
+
+
+def gram_of_side(xp: ModuleType, a: tuple[Array, Array], b: tuple[Array, Array], side: int) -> Array:
+    """Inner products (k, n, S, k', n', S') of the left or the right factors of two blocks."""
+    if side == 0 and _looked_up(a):
+        return a[0][..., None, None, None] == b[0]
+    return gram(xp, a[side], b[side])
+
+
+def paired(xp: ModuleType, first: Array, second: Array) -> Array:
+    """Products (k, n, k', n') of blocks, from the inner products of their left and of their right factors."""
     both = xp.astype(first, second.dtype, copy=False) * second
     return both[:, :, 0, :, :, 0] if both.shape[2] == both.shape[5] == 1 else xp.sum(both, axis=(2, 5))
 
@@ -142,7 +152,7 @@ def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned,
 def turned_products(xp: ModuleType, a: Turned, b: Turned) -> Array:
     """⟨g_i, g'_j⟩ (k, n, k', n') through rows of all columns."""
     rows = _made(xp, a)
-    return xp.permute_dims(_gram(xp, rows, rows if a is b else _made(xp, b)), (1, 0, 3, 2))
+    return xp.permute_dims(gram(xp, rows, rows if a is b else _made(xp, b)), (1, 0, 3, 2))
 
 
 def _made(xp: ModuleType, turn: Turned) -> Array:
@@ -153,7 +163,7 @@ def _made(xp: ModuleType, turn: Turned) -> Array:
     return xp.reshape(turn.whole @ turn.columns, (n, turn.columns.shape[1], -1))
 
 
-def _gram(xp: ModuleType, left: Array, right: Array) -> Array:
+def gram(xp: ModuleType, left: Array, right: Array) -> Array:
     """Products (…, …) over the last axes (…, p), in at least float32; of an array with itself half of them."""
 
     def flat(side: Array) -> Array:

@@ -16,7 +16,18 @@ from typing import Any
 from ..linearization import Array
 from ..tangents import Groups
 from .bounded import bounded
-from .contraction import Block, Turned, in_pieces, numbers_on_the_way, products, through_rows, turned, turned_products
+from .contraction import (
+    Block,
+    Turned,
+    examples_of,
+    in_pieces,
+    numbers_on_the_way,
+    products,
+    through_rows,
+    turned,
+    turned_products,
+)
+from .upper import Mirror, Spans, Upper, added, cut, spans_of, upper
 
 MOST = 2**28
 """Numbers that a product may hold on its way."""
@@ -46,6 +57,30 @@ class Step:
             own = _of_cotangent(left, i)
             total = total + products(self.xp, own, own if left is right else _of_cotangent(right, i))[0, :, 0, :]
         return total / self.cotangents
+
+
+@dataclass(frozen=True)
+class Half:
+    """Adds the share of one block to the upper half of a kernel; see `upper`."""
+
+    xp: ModuleType
+    spans: Spans
+
+    def __call__(self, total: Upper | None, block: Block) -> Upper:
+        """Strip by strip."""
+        return added(total, upper(self.xp, block, self.spans))
+
+
+@dataclass(frozen=True)
+class Arrange:
+    """A kernel (k, n, k', n') as (n·k, n'·k'), hashable by value."""
+
+    xp: ModuleType
+
+    def __call__(self, kernel: Array) -> Array:
+        """Its rows and columns, k fastest."""
+        k, n, others, there = kernel.shape
+        return self.xp.reshape(self.xp.permute_dims(kernel, (1, 0, 3, 2)), (n * k, there * others))
 
 
 @dataclass(frozen=True)
@@ -80,40 +115,51 @@ def group_kernels(
     cotangents: int,
     most: int = MOST,
 ) -> list[Array]:
-    """For each group of parameters (k, n, k', n'), or (n, n') for the mean over cotangents if not `full`.
+    """For each group of parameters (n·k, n'·k), k fastest, or (n, n') for the mean over cotangents if not `full`.
 
     `left` and `right` are the same object for one set of examples with itself. No product holds more than `most`
     numbers on its way.
     """
     with getattr(J, "fast_products", nullcontext)():
-        return _group_kernels(J, left, right, groups, full, cotangents, most)
+        return [
+            _kernel(J, [(left[i], right[i]) for i in sorted(groups.blocks(part))], full, cotangents, most)
+            for part in range(groups.count)
+        ]
 
 
-def _group_kernels(
-    J: Any, left: Sequence[Block], right: Sequence[Block], groups: Groups, full: bool, cotangents: int, most: int
-) -> list[Array]:
-    kernels: list[Any] = [None] * groups.count
-    for group in range(groups.count):
-        own = [i for i, part in enumerate(groups.part_of) if part == group]
-        for a, b in _merged(J.xp, [(left[i], right[i]) for i in own]):
-            total = kernels[group]
-            if numbers_on_the_way(a, b) <= most:
-                kernels[group] = _added(J, total, a, b, full, cotangents, most)
-            else:
-                share = bounded(J.xp, lambda a, b: _added(J, None, a, b, full, cotangents, most), a, b, most)
-                kernels[group] = share if total is None else total + share
-    return kernels
+def _kernel(J: Any, pairs: Sequence[Pair], full: bool, cotangents: int, most: int) -> Array:
+    """The sum of the shares of blocks, those of the upper half apart from those of the whole."""
+    xp, compiled = J.xp, _compiler(J)
+    symmetric = full and all(a is b for a, b in pairs)
+    spans = spans_of(xp, cotangents, examples_of(pairs[0][0])) if symmetric else ()
+    whole: Any = None
+    half: Upper | None = None
+    for a, b in _merged(xp, pairs):
+        if numbers_on_the_way(a, b) > most:
+            share = bounded(xp, lambda a, b: _added(J, None, a, b, full, cotangents, most), a, b, most)
+            whole = share if whole is None else whole + share
+        elif spans and not through_rows(a, b):
+            half = compiled(Half(xp, spans))(half, a)
+        else:
+            whole = _added(J, whole, a, b, full, cotangents, most)
+    if half is None:
+        return compiled(Arrange(xp))(whole) if full else whole  # type: ignore[no-any-return]
+    return compiled(Mirror(xp, spans))(half if whole is None else added(half, cut(whole, spans)))  # type: ignore[no-any-return]
 
 
 def _added(J: Any, total: Array | None, left: Any, right: Any, full: bool, cotangents: int, most: int) -> Array:
     """A kernel and the share of one block, in steps that are compiled where the backend does that."""
-    compiled: Callable[[Any], Callable[..., Any]] = getattr(J, "compile", lambda step: step)
+    compiled = _compiler(J)
     if not full or not through_rows(left, right):
         return compiled(Step(J.xp, full, cotangents))(total, left, None if left is right else right)
     a, b = compiled(Turn(J.xp))(left, None if left is right else right)
     for own, its in in_pieces(a, a if b is None else b, most):
         total = compiled(Piece(J.xp))(total, own, None if own is its else its)
     return total  # type: ignore[return-value]  # there is at least one column
+
+
+def _compiler(J: Any) -> Callable[[Any], Callable[..., Any]]:
+    return getattr(J, "compile", lambda step: step)
 
 
 def _merged(xp: ModuleType, pairs: Sequence[Pair]) -> list[Pair]:

@@ -176,13 +176,4 @@ class Work:
     def tile(self, left: tuple[Block, ...], right: tuple[Block, ...]) -> list[Array]:
         """One tile, for each group."""
         J, wanted = self.sides[0].J, self.wanted
-        kernels = group_kernels(J, left, right, self.groups, wanted.full, len(wanted.cotangents), self.plan.most)
-        return [_arranged(self.xp, kernel) for kernel in kernels]
-
-
-def _arranged(xp: Any, kernel: Array) -> Array:
-    """(n·k, n'·k') of (k, n, k', n')."""
-    if len(kernel.shape) == 2:
-        return kernel
-    k, n, others, there = kernel.shape
-    return xp.reshape(xp.permute_dims(kernel, (1, 0, 3, 2)), (n * k, there * others))
+        return group_kernels(J, left, right, self.groups, wanted.full, len(wanted.cotangents), self.plan.most)

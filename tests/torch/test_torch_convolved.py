@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from ntkest_torch import assembly
+from ntkest_torch import assembly, products
 from ntkest_torch.convolved import in_groups, pays
 from ntkest_torch.layers import Convolution
 from torch import nn
@@ -75,6 +75,7 @@ def wide():
 def test_kernels_of_wide_convolutions(monkeypatch, outputs):
     module, x = wide()
     J = ntkest.linearize(module, x)
+    monkeypatch.setattr(products, "wider", lambda: True)
     calls = []
     monkeypatch.setattr(assembly, "in_groups", lambda *args: calls.append(args) or in_groups(*args))
     found = ntkest.ntk(J, outputs=outputs)
@@ -87,10 +88,12 @@ def test_kernels_of_wide_convolutions(monkeypatch, outputs):
         torch.testing.assert_close(wanted, K, rtol=1e-10, atol=1e-10)
 
 
-def test_what_is_left_to_products():
+@pytest.mark.parametrize("wider", [True, False])
+def test_what_is_left_to_products(monkeypatch, wider):
+    monkeypatch.setattr(products, "wider", lambda: wider)
     plain = Convolution((3,), (1,), (1, 1), (1,), 1, (8,))
     a, b = torch.zeros(2, 32, 8), torch.zeros(1, 2, 16, 8)
-    assert pays(plain, a, b) == torch.backends.mkldnn.is_available()
+    assert pays(plain, a, b) == (wider and torch._C._get_mkldnn_enabled())
     assert not pays(plain, a.double(), b.double())
     assert not pays(plain, a[:, :3], b)
     assert not pays(plain, a, b[:, :, :10])

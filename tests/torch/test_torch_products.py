@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes of the products that oneDNN is asked for."""
+    """The shapes of the products that oneDNN is asked for, on whatever processor."""
+    monkeypatch.setattr(products, "wider", lambda: True)
     seen = []
 
     def spied(a, b):
@@ -32,6 +33,29 @@ def normal(*shape, seed=0):
 
 def near(found, wanted, rtol=1e-6):
     return torch.linalg.norm(found.double() - wanted) <= rtol * torch.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize(
+    ("capability", "available", "processor", "found"),
+    [
+        ("AVX512", True, "vendor_id\t: AuthenticAMD", True),
+        ("AVX512", True, "vendor_id\t: GenuineIntel", False),
+        ("AVX2", True, "vendor_id\t: AuthenticAMD", False),
+        ("AVX512", False, "vendor_id\t: AuthenticAMD", False),
+    ],
+)
+@pytest.mark.parametrize("linux", [True, False])
+def test_where_instructions_are_wider(monkeypatch, capability, available, processor, found, linux):
+    def read(path, **_):
+        if not linux:
+            raise FileNotFoundError(path)
+        return processor
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: available)
+    monkeypatch.setattr(products.Path, "read_text", read)
+    monkeypatch.setattr(products.platform, "processor", lambda: processor)
+    assert products.wider.__wrapped__() == found
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 2, 1), (3, 70, 5), (128, 784, 256), (300, 5000, 7)])
@@ -75,7 +99,7 @@ def test_which_products_are_left_alone(calls, monkeypatch):
             a @ b.T
         finally:
             torch.set_float32_matmul_precision("highest")
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        monkeypatch.setattr(products, "wider", lambda: False)
         a @ b.T
     assert not calls
 
@@ -164,7 +188,7 @@ def test_which_products_of_long_rows_are_left_alone(calls, monkeypatch):
         assert near(row_products(xp, left, right), left.detach().double() @ right.detach().double().T)
     batched = torch.vmap(lambda left: row_products(xp, left, many))(torch.stack([many, wide]))
     assert near(batched[1], wide.double() @ many.double().T)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(products, "wider", lambda: False)
     assert near(row_products(xp, many, wide), many.double() @ wide.double().T)
     assert not calls
 
