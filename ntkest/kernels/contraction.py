@@ -19,7 +19,7 @@ import array_api_compat
 
 from ..linearization import Array, scalar_dtype, unfactored
 
-THIN, TILE, STRIPS = 32, 96, 8
+THIN, TILE, STRIPS = 32, 128, 8
 """Rows that a strip of a symmetric product has at least, where there are two and where there are more, for thinner
 products are slow; and strips at most: 9/16 of the multiplications are left, and hardly fewer would be with more."""
 
@@ -28,6 +28,8 @@ COPIED_TILE, COPIED_STRIPS = 320, 4
 
 PIECE = 2**22
 """Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
+ALIGNED = 8
+"""Columns of such a piece are a multiple of this where they can be: products of odd ones take up to 1.3 times as long."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
@@ -132,7 +134,10 @@ def through_rows(left: Block, right: Block) -> bool:
 def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
     """The factors of a block; the one with columns is rather one that depends on no cotangent."""
     columns = 1 if block[1].shape[0] < block[0].shape[0] else 0
-    return Turned(xp.permute_dims(block[1 - columns], (1, 0, 3, 2)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
+    whole = xp.permute_dims(block[1 - columns], (1, 0, 3, 2))
+    n, k, q, positions = whole.shape
+    laid_out = xp.reshape(whole, (n, k * q, positions))  # here, and not again for each of the pieces
+    return Turned(xp.reshape(laid_out, (n, k, q, positions)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
 
 
 def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned, Turned]]:
@@ -143,8 +148,10 @@ def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned,
     each = [
         turn.whole.shape[0] * max(turn.whole.shape[1], turn.columns.shape[1]) * turn.whole.shape[2] for turn in (a, b)
     ]
-    width = max(1, min(PIECE, most) // int(max(each)))
-    for start in range(0, int(a.columns.shape[3]), width):
+    count, widest = int(a.columns.shape[3]), max(1, min(PIECE, most) // int(max(each)))
+    even = -(-count // -(-count // widest))
+    width = min(widest, -(-even // ALIGNED) * ALIGNED)
+    for start in range(0, count, width):
         own = a.piece(start, start + width)
         yield own, own if a is b else b.piece(start, start + width)
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from array_api_compat import is_jax_namespace
 
 from ..linearization import Array
-from .contraction import TILE, Block, gram, gram_of_side, paired
+from .contraction import COPIED_TILE, TILE, Block, gram, gram_of_side, paired
 
 FEWEST, MOST, COPIED = 4, 10, 5
 """Strips at least, for fewer save less than strips of examples do; at most; and at most in XLA, which copies rows."""
@@ -27,7 +27,8 @@ Upper = tuple[Array, ...]
 
 def spans_of(xp: ModuleType, cotangents: int, examples: int) -> Spans:
     """How a kernel falls into strips."""
-    count = min(COPIED if is_jax_namespace(xp) else MOST, cotangents, cotangents * examples // TILE)
+    most, tile = (COPIED, COPIED_TILE) if is_jax_namespace(xp) else (MOST, TILE)
+    count = min(most, cotangents, cotangents * examples // tile)
     return tuple(pairwise(cotangents * i // count for i in range(count + 1))) if count >= FEWEST else ()
 
 
@@ -39,9 +40,7 @@ def upper(xp: ModuleType, block: Block, spans: Spans) -> Upper:
 
     def strip(i: int, j: int) -> Array:
         some, behind = ((block[0][span, ...], block[1][span, ...]) for span in (slice(i, j), slice(i, None)))
-        first, second = (
-            common[side] if side in common else gram_of_side(xp, some, behind, side) for side in (0, 1)
-        )
+        first, second = (common[side] if side in common else gram_of_side(xp, some, behind, side) for side in (0, 1))
         return paired(xp, first, second)
 
     return tuple(strip(i, j) for i, j in spans)
