@@ -126,6 +126,12 @@ def test_products_that_overflow_are_told_from_gradients_that_are_infinite():
         ntkest.ntk(big)
 
 
+def test_entries_may_be_so_large_that_their_sum_overflows():
+    rows = np.full((4, 3), 5e18, dtype=np.float32)
+    K = ntkest.ntk(ntkest.from_jacobian(rows, output_shape=(2, 2)))
+    np.testing.assert_allclose(K, np.full((4, 4), 7.5e37), rtol=1e-6)
+
+
 def test_a_plan_goes_through_every_tile_once():
     for symmetric in (True, False):
         plan = Plan((10, 10), symmetric, 3, 100, 2)

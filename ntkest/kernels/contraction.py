@@ -29,7 +29,7 @@ COPIED_TILE, COPIED_STRIPS = 320, 4
 PIECE = 2**22
 """Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
 ALIGNED = 8
-"""Columns of such a piece are a multiple of this where they can be: products of odd ones take up to 1.3 times as long."""
+"""Columns of such a piece are a multiple of this where they can be: products of odd ones take 1.3 times as long."""
 
 Block = Array | tuple[Array, Array]
 """Rows, or factors."""
