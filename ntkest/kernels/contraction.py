@@ -141,16 +141,17 @@ def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
 
 
 def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned, Turned]]:
-    """Both with the same few columns at a time, so that no rows of them have more than `most` numbers.
+    """Both with the same few columns at a time, so that rows of them have about `PIECE` numbers, and at most `most`.
 
     They are the same object where a and b are.
     """
     each = [
         turn.whole.shape[0] * max(turn.whole.shape[1], turn.columns.shape[1]) * turn.whole.shape[2] for turn in (a, b)
     ]
-    count, widest = int(a.columns.shape[3]), max(1, min(PIECE, most) // int(max(each)))
-    even = -(-count // -(-count // widest))
-    width = min(widest, -(-even // ALIGNED) * ALIGNED)
+    count, each_column = int(a.columns.shape[3]), int(max(each))
+    pieces = -(-count // max(1, min(PIECE, most) // each_column))
+    aligned = -(-count // (pieces * ALIGNED)) * ALIGNED
+    width = aligned if aligned * each_column <= most else -(-count // pieces)
     for start in range(0, count, width):
         own = a.piece(start, start + width)
         yield own, own if a is b else b.piece(start, start + width)
