@@ -82,7 +82,8 @@ def _about(found: dict[str, Any]) -> str:
     commands = ", ".join(f"`{c}`" for c in dict.fromkeys(r.get("command", found["command"]) for r in found["races"]))
     load = " → ".join(f"{machine[key][0]:.1f}" for key in ("load", "load at the end") if key in machine)
     return (
-        f"{commands} on {machine['processor']} ({machine['cores']} cores, load {load}), "
+        f"{commands} on {machine['processor']} (family/model {machine.get('family', '?')}, {machine['cores']} cores, "
+        f"load {load}), "
         f"{found['threads']} threads, float32; {', '.join(versions)}. The numbers behind it are in the JSON file "
         "beside this one, from which `python -m benchmarks table FILE.json` makes this page.\n\n"
         "Every contestant has a process of its own and the same weights and inputs, and is ready for its next call: "
