@@ -28,6 +28,7 @@ COPIED_TILE, COPIED_STRIPS = 320, 4
 
 PIECE = 2**22
 """Numbers of rows to make from factors at a time: fresh memory for all of them would cost as much as the products."""
+
 ALIGNED = 8
 """Columns of such a piece are a multiple of this where they can be: products of odd ones take 1.3 times as long."""
 
@@ -140,7 +141,7 @@ def turned(xp: ModuleType, block: tuple[Array, Array]) -> Turned:
     return Turned(xp.reshape(laid_out, (n, k, q, positions)), xp.permute_dims(block[columns], (1, 0, 2, 3)))
 
 
-def in_pieces(a: Turned, b: Turned, most: int = PIECE) -> Iterator[tuple[Turned, Turned]]:
+def in_pieces(a: Turned, b: Turned, most: int = 2 * PIECE) -> Iterator[tuple[Turned, Turned]]:
     """Both with the same few columns at a time, so that rows of them have about `PIECE` numbers, and at most `most`.
 
     They are the same object where a and b are.
