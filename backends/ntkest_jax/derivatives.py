@@ -164,7 +164,7 @@ def derivative(
         raise UnsupportedModeError(str(error)) from error
     if "custom_lin" in primitives(second.jaxpr):  # traced, but it could not be run
         raise UnsupportedModeError("a jax.custom_vjp function has no forward mode")
-    return _joined(first, second, 1)
+    return joined(first, second, 1)
 
 
 def _transposed(pull: Derivative, parts: Parts, blocks: Sequence[Any]) -> tuple[Derivative, Parts]:
@@ -182,10 +182,11 @@ def _transposed(pull: Derivative, parts: Parts, blocks: Sequence[Any]) -> tuple[
         second, _ = trace(linear, *like)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise UnsupportedModeError(str(error)) from error
-    return _joined(Closure(pull.forward, parts[0]), second, 2)
+    return joined(Closure(pull.forward, parts[0]), second, 2)
 
 
-def _joined(first: Closure, second: Closure, passes: int) -> tuple[Derivative, Parts]:
+def joined(first: Closure, second: Closure, passes: int) -> tuple[Derivative, Parts]:
+    """A derivative of its two jaxprs, and the constants of both."""
     consts = (first.consts, second.consts)
     # what is traced must not outlive its trace
     compiled = Memory[Any](1) if is_traced(*first.consts, *second.consts) else compiled_for(first.jaxpr, second.jaxpr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from ntkest.linearization import (
 )
 
 from .cache import Memory, by_value
+from .compact import compacted
 from .derivatives import Parts
 from .examples import Single, run_examples, run_uses
 from .passes import Pass, check_shapes, default_chunk, run
@@ -87,6 +89,16 @@ class JaxLinearization(AsOperator):
     def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_vjp`: one compiled program, in which the primal is computed once."""
         return self._map("vjp", reduce, probes, expand, chunk)
+
+    @cached_property
+    def compact(self) -> JaxLinearization:
+        """See `ntkest.linearization.Compacted`; J itself where it would not be much smaller."""
+        self._check_alive("vjp" if "vjp" in self.modes else "jvp")
+        made = compacted(self.passes, self.consts, self.params, self.platform)
+        if made is None:
+            return self
+        params, passes, consts = made
+        return self.replaced(params=params, passes=passes, consts=consts, examples=None, alone=lambda: None)
 
     @property
     def example_size(self) -> int:

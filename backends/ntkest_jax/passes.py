@@ -145,13 +145,14 @@ def count_of(probes: Any) -> int:
     return int(counts.pop())
 
 
-def _residuals(step: Pass) -> Callable[[Any, Any], tuple[Any, ...]]:
+def residuals_of(step: Pass) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """The forward, from constants and blocks to what passes need of it."""
     return lambda consts, blocks: tuple(evaluate(step.derivative.forward, consts, blocks)[1:])
 
 
 def _whole(step: Pass, body: Callable[..., Any], chunk: int, loop: Callable[..., Any]) -> Callable[..., Any]:
     def whole(consts: Parts, blocks: Any, probes: Any) -> Any:
-        residuals = _residuals(step)(consts[0], blocks)
+        residuals = residuals_of(step)(consts[0], blocks)
         return loop(lambda part: body(consts[1], residuals, part), probes, chunk)
 
     return whole
@@ -201,7 +202,7 @@ def _loop(
 
         return jax.jit(part)
 
-    residuals = compiled.get("primal", lambda: jax.jit(_residuals(step)))(consts[0], blocks)
+    residuals = compiled.get("primal", lambda: jax.jit(residuals_of(step)))(consts[0], blocks)
     results = []
     for start in range(0, count, stride):
         size = min(stride, count - start)

@@ -16,7 +16,7 @@ from .errors import layer_of, out_of_memory
 from .flags import differentiable_kernels, grad_mode
 from .norms import ElementaryNorms
 from .padding import PaddingHeld, pads
-from .programs import ModuleProgram, Point, Program
+from .programs import Point, Program
 from .reverse import Reverse
 
 Tensors = tuple[torch.Tensor, ...]
@@ -55,7 +55,7 @@ class Forward:
         self._reverse = reverse
         self._route = route
         self._graph: tuple[torch.Tensor, Tensors] | None = None
-        self._pads = isinstance(program, ModuleProgram) and pads(program.module)
+        self._pads = program.module is not None and pads(program.module)
 
     @property
     def passes_per_jvp(self) -> int:
@@ -159,7 +159,7 @@ class Forward:
         return torch.stack(images)
 
     def _unsupported(self, error: RuntimeError) -> UnsupportedModeError:
-        module = self._program.module if isinstance(self._program, ModuleProgram) else None
+        module = self._program.module
         text = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         return UnsupportedModeError(
             f"forward mode fails at {layer_of(error, module)}, and so does a double VJP: {text}. Use a quantity with "

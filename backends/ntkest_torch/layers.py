@@ -10,6 +10,7 @@ as (c or 1, n, S, p) and (c or 1, n, S, q), for a weight of p·q numbers whose f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,14 @@ class Dense:
         """See `Layer`."""
         return (a, vectors) if self.flipped else (vectors, a)
 
+    def width(self, shape: Sequence[int]) -> int:
+        """Of `vectors`, for outputs of this shape."""
+        return shape[-1]
+
+    def outputs(self, vectors: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """Outputs of this shape, from `vectors` (positions, out) of them."""
+        return vectors.reshape(shape)
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -97,6 +106,14 @@ class Convolution:
     def sides(self, b: torch.Tensor, vectors: torch.Tensor, a: torch.Tensor) -> Sides:
         """See `Layer`."""
         return vectors, a
+
+    def width(self, shape: Sequence[int]) -> int:
+        """See `Dense`."""
+        return shape[-len(self.kernel) - 1]
+
+    def outputs(self, vectors: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """See `Dense`."""
+        return vectors.unflatten(0, (-1, math.prod(self.places))).mT.reshape(shape)
 
     def _channels(self, x: torch.Tensor) -> torch.Tensor:
         """(c, n, m, channels, *spatial) for the m inputs that an example may consist of."""

@@ -34,6 +34,7 @@ from ntkest.linearization import (
     map_example_chunks,
 )
 
+from .compact import compacted
 from .chunking import chunk_size, example_chunk
 from .examples import ExampleReverse
 from .forward import Forward, Route
@@ -76,6 +77,7 @@ class TorchLinearization(AsOperator):
         self.param_names = tuple(name or "params" for name in point.blocks)
         self.examples: tuple[int, int] | None = None
         self._by_example: ExampleReverse | None = None
+        self._compact: TorchLinearization | None = None
         self.exponent = 0
         self.epsilon = 0.0
         self.fast_products: Callable[[], AbstractContextManager[object]] = nullcontext if live else FastProducts
@@ -126,6 +128,20 @@ class TorchLinearization(AsOperator):
             return tuple(image.reshape(image.shape[0], -1) for image in images)
 
         return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
+
+    @property
+    def compact(self) -> TorchLinearization:
+        """See `ntkest.linearization.Compacted`; J itself where it would not be much smaller, or parameters are live."""
+        if self._compact is None:
+            self._watch.check()
+            self._compact = self
+            program = None if self._live else compacted(self._program, self._point)
+            if program is not None:
+                J = TorchLinearization(program, program.point(), self._watch, self._route, live=False, check=False)
+                J.modes, J.exponent, J.epsilon = self.modes, self.exponent, self.epsilon
+                J._reverse.away = self._reverse.away
+                self._compact = J._compact = J
+        return self._compact
 
     @property
     def example_size(self) -> int:

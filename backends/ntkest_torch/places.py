@@ -86,7 +86,7 @@ def watch_over(program: Program, point: Point) -> Watch:
         *((f"parameter or buffer {name!r}", t) for name, t in point.constants.items()),
         *((f"input {name!r}", t) for name, t in point.inputs.items()),
     ]
-    return Watch(named, program.module if isinstance(program, ModuleProgram) else None)
+    return Watch(named, program.module)
 
 
 def moved(program: Program, point: Point, params: Any, live: bool) -> tuple[Point, Watch]:

@@ -42,6 +42,9 @@ class Program(ABC):
     activation on the input) are cloned for every call; the others are passed as they are.
     """
 
+    module: nn.Module | None = None
+    """The module that is called, if one is."""
+
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any, autocast: Autocast) -> None:
         self._arguments = (tuple(args), dict(kwargs))
         self._output = output
@@ -87,6 +90,8 @@ def _changed(before: Named, after: Named) -> frozenset[str]:
 
 class ModuleProgram(Program):
     """A `torch.nn.Module` with its own parameters swapped for others during the call."""
+
+    module: nn.Module
 
     def __init__(self, module: nn.Module, *rest: Any) -> None:
         super().__init__(*rest)

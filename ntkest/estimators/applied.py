@@ -17,7 +17,7 @@ def pull(problem: Problem, a: int, rows: Array) -> Blocks:
     kernel = problem.kernels[a]
     cotangents = problem.xp.astype(rows, kernel.J.outputs.dtype, copy=False)
     ready, expand = problem.cotangents(a, cotangents)
-    return tuple(kernel.map_vjp(identity, ready, expand, leading(rows)))
+    return tuple(kernel.pull(identity, ready, expand, leading(rows)))
 
 
 def apply(problem: Problem, a: int, rows: Array) -> Array:
@@ -29,7 +29,7 @@ def apply_kernel(problem: Problem, a: int, probes: Array) -> tuple[Array, tuple[
     """ωᵀKω (c, rows), and Kω (c, M) for the whole and each part: a VJP, and a JVP for each part."""
     kernel = problem.kernels[a]
     cotangents, expand = problem.cotangents(a, probes)
-    pulled = kernel.map_vjp(identity, cotangents, expand, leading(probes))
+    pulled = kernel.pull(identity, cotangents, expand, leading(probes))
     norms = kernel.compile(problem.parameter_norms(a))(pulled)
     return problem.whole_and_parts(norms, 1), push(problem, a, pulled)
 
@@ -50,12 +50,12 @@ def together(xp: ModuleType, pieces: list[Array]) -> Array:
 def push(problem: Problem, a: int, pulled: tuple[Array, ...]) -> tuple[Array, ...]:
     """J g for the whole and J_l g_l for each part, (c, M) each, with g = `pulled` scaled by 2**-exponent once more."""
     kernel, xp = problem.kernels[a], problem.xp
-    pairs = zip(pulled, kernel.J.params, strict=True)
+    pairs = zip(pulled, kernel.compact.params, strict=True)
     scaled = tuple(xp.astype(problem.scaled(a, block), p.dtype, copy=False) for block, p in pairs)
     reduce = OutputImages(xp, problem.centre)
     parts = []
     for part in range(problem.groups.count):
         blocks = problem.groups.blocks(part) if problem.groups.names else range(len(scaled))
         kept = tuple(block if i in blocks else block * 0.0 for i, block in enumerate(scaled))
-        parts.append(kernel.map_jvp(reduce, kept, None, leading(scaled)))
+        parts.append(kernel.push(reduce, kept, leading(scaled)))
     return whole_first(problem, parts)

@@ -179,7 +179,7 @@ class _Images:
         if self.mode == "vjp":
             index = beside(J.xp, np.arange(start, stop), J.outputs, J.xp.int32)
             expand = UnitCotangents(J.xp, problem.size, J.outputs.dtype, exponent, problem.centre)
-            return kernel.map_vjp(reduce, index, expand, stop - start)
+            return kernel.pull(reduce, index, expand, stop - start)
         index = beside(J.xp, np.arange(start, stop), J.params[0], J.xp.int32)
         sizes = tuple(math.prod(p.shape) for p in J.params)
         tangents = UnitTangents(J.xp, sizes, tuple(p.dtype for p in J.params), exponent)

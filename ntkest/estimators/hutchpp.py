@@ -180,7 +180,7 @@ def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[t
     norms = []
     for a, kernel in enumerate(problem.kernels):
         ready, expand = problem.cotangents(a, cotangents)
-        rows = kernel.map_vjp(problem.parameter_norms(a), ready, expand, count)
+        rows = kernel.pull(problem.parameter_norms(a), ready, expand, count)
         norms.append(xp.sum(problem.whole_and_parts(rows, 1), axis=0))
     return tuple(norms), None
 

@@ -52,18 +52,18 @@ def push_norms(problem: Problem, a: int, mode: str, probes: Probes) -> Array:
     kernel, xp = problem.kernels[a], problem.xp
     if mode == "vjp":
         cotangents, expand = problem.cotangents(a, probes.cotangents)
-        norms = kernel.map_vjp(problem.parameter_norms(a), cotangents, expand, leading(cotangents))
+        norms = kernel.pull(problem.parameter_norms(a), cotangents, expand, leading(cotangents))
         return problem.whole_and_parts(norms, 1)
     reduce = OutputNorms(xp, problem.centre)
     return problem.whole_and_parts(xp.concat(_push_parts(problem, a, probes, reduce), axis=1), 1)
 
 
 def push_images(problem: Problem, a: int, mode: str, probes: Probes) -> tuple[Array, ...]:
-    """Reverse: blocks (m, P_l). Forward: (m, M) for the whole and then for each part."""
+    """Reverse: blocks, of the compact form. Forward: (m, M) for the whole and then for each part."""
     kernel = problem.kernels[a]
     if mode == "vjp":
         cotangents, expand = problem.cotangents(a, probes.cotangents)
-        return tuple(kernel.map_vjp(identity, cotangents, expand, leading(cotangents)))
+        return tuple(kernel.pull(identity, cotangents, expand, leading(cotangents)))
     parts = _push_parts(problem, a, probes, OutputImages(problem.xp, problem.centre))
     return whole_first(problem, parts)
 
@@ -113,5 +113,5 @@ def heights(problem: Problem, images: tuple[Array, ...]) -> Array:
 def image_bytes(problem: Problem, mode: str) -> list[int]:
     """Bytes of one probe's image, for each kernel."""
     xp = problem.xp
-    kept = [kernel.J.params if mode == "vjp" else (kernel.J.outputs,) for kernel in problem.kernels]
+    kept = [kernel.compact.params if mode == "vjp" else (kernel.J.outputs,) for kernel in problem.kernels]
     return [sum(math.prod(array.shape) * int(xp.finfo(array.dtype).bits) // 8 for array in side) for side in kept]

@@ -60,6 +60,21 @@ class Counted:
         self.n_vjp += count
         return self.J.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
 
+    @property
+    def compact(self) -> Linearization:
+        """The same kernel with fewer parameters if there is one such, as `Compacted` has it, else J."""
+        return getattr(self.J, "compact", self.J)
+
+    def pull(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
+        """`map_vjp` where nothing but inner products of the images is wanted, or their images by `push`."""
+        self.n_vjp += count
+        return self.compact.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
+
+    def push(self, reduce: Reduce, images: Tree, count: int) -> Tree:
+        """`map_jvp` of combinations of `count` images that `pull` gave."""
+        self.n_jvp += count
+        return self.compact.map_jvp(reduce, images, chunk=self.chunk)
+
     def map_example_vjp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
         """`ExampleGradients.map_example_vjp` of `count` probes, a pass each."""
         self.n_vjp += count
@@ -260,7 +275,7 @@ def target_moments(problem: Problem) -> dict[Key, Moment]:
         if ("target", a) in problem.needs:
             assert problem.target is not None
             cotangent = problem.scaled(a, problem.target)
-            norms = kernel.map_vjp(problem.parameter_norms(a), cotangent, None, 1)
+            norms = kernel.pull(problem.parameter_norms(a), cotangent, None, 1)
             share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
             moments["target", a] = Moment(share(norms, problem.target_norm))
     return moments

@@ -48,8 +48,7 @@ def fitting_samples(problem: Problem, outputs: int, parameters: int) -> int:
     def size(array: Array) -> int:
         return int(math.prod(array.shape)) * max(4, int(problem.xp.finfo(array.dtype).bits) // 8)
 
-    linearizations = [kernel.J for kernel in problem.kernels]
-    each = sum(outputs * size(J.outputs) + parameters * sum(map(size, J.params)) for J in linearizations)
+    each = sum(outputs * size(k.J.outputs) + parameters * sum(map(size, k.compact.params)) for k in problem.kernels)
     return int(problem.memory // max(1, each))
 
 

@@ -87,7 +87,7 @@ def add_columns(problem: Problem, state: State, sketch: Array) -> State:
     bases, fresh, images = [], [], []
     for a, kernel in enumerate(problem.kernels):
         cotangents, expand = problem.cotangents(a, sketch)
-        pulled = kernel.map_vjp(identity, cotangents, expand, leading(sketch))
+        pulled = kernel.pull(identity, cotangents, expand, leading(sketch))
         basis = extended(problem, a, state.bases[a] if state.bases else None, pulled)
         old = state.images[a] if state.images else None
         bases.append(basis)
@@ -227,12 +227,12 @@ def _push(problem: Problem, a: int, span: Span, old: Array | None) -> Array:
     """Zᵀ (parts, n, M): J_l Q_l for each part, a JVP each, for the vectors after those of `old` (parts, k, M)."""
     kernel, xp = problem.kernels[a], problem.xp
     vectors = span.since(0 if old is None else old.shape[1])
-    pairs, part_of = zip(vectors, kernel.J.params, strict=True), problem.part_of(a)
+    pairs, part_of = zip(vectors, kernel.compact.params, strict=True), problem.part_of(a)
     ready = [xp.astype(problem.scaled(a, q), p.dtype, copy=False) for q, p in pairs]
     parts = []
     for part in range(problem.groups.count):
         tangents = tuple(q if owner == part else q * 0.0 for q, owner in zip(ready, part_of, strict=True))
-        images = kernel.map_jvp(OutputImages(xp, problem.centre), tangents, None, leading(vectors))
+        images = kernel.push(OutputImages(xp, problem.centre), tangents, leading(vectors))
         (image,) = span.turned(problem, None if old is None else (old[part, ...],), (images,))
         parts.append(image)
     return xp.stack(parts, axis=0)
@@ -245,7 +245,7 @@ def _pull(problem: Problem, images: list[Array]) -> dict[tuple[int, int], Array]
         parts, n, size = images[a].shape
         rows = xp.reshape(images[a], (parts * n, size))
         cotangents, expand = problem.cotangents(b, xp.astype(rows, problem.kernels[b].J.outputs.dtype, copy=False))
-        norms = problem.kernels[b].map_vjp(problem.parameter_norms(b), cotangents, expand, parts * n)
+        norms = problem.kernels[b].pull(problem.parameter_norms(b), cotangents, expand, parts * n)
         pulled[a, b] = xp.sum(xp.reshape(norms, (parts, n, parts)), axis=1)
     return pulled
 
@@ -253,7 +253,7 @@ def _pull(problem: Problem, images: list[Array]) -> dict[tuple[int, int], Array]
 def _norms(problem: Problem, a: int, signs: Array) -> Array:
     """‖Jᵀω‖² by part, (n, parts), reduced inside the adapter's loop."""
     cotangents, expand = problem.cotangents(a, signs)
-    norms: Array = problem.kernels[a].map_vjp(problem.parameter_norms(a), cotangents, expand, leading(signs))
+    norms: Array = problem.kernels[a].pull(problem.parameter_norms(a), cotangents, expand, leading(signs))
     return norms
 
 
@@ -262,7 +262,7 @@ def _extend_window(problem: Problem, state: State, signs: Array) -> State:
     grams, images, norms = [], [], []
     for a, kernel in enumerate(problem.kernels):
         cotangents, expand = problem.cotangents(a, signs)
-        pulled = kernel.map_vjp(identity, cotangents, expand, leading(signs))
+        pulled = kernel.pull(identity, cotangents, expand, leading(signs))
         step = problem.compiled(_border, problem.xp, problem.parameter_gram(a))
         old = (state.grams[-1][a], state.window[a]) if state.window else None
         gram, diagonal = step(old, pulled)

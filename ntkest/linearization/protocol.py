@@ -160,6 +160,24 @@ class ExampleGradients(Protocol):
         ...
 
 
+class Compacted(Protocol):
+    """Optional on a linearization, found by asking for the attribute ``compact``."""
+
+    @property
+    def compact(self) -> Linearization:
+        """A linearization of the same outputs and kernel, block by block, with fewer parameters; or this one itself.
+
+        A layer whose weight W (v, w) meets inputs at S < w positions sees no more of it than S directions, and may
+        have S·v coordinates in place of W: those of W in an orthonormal basis. For each block J_l = J'_l V_lᵀ with
+        orthonormal columns V_l, so that J_l J_lᵀ = J'_l J'_lᵀ, and Jᵀω and J'ᵀω have the same inner products.
+        Passes are without the products of W's size that its gradient and its tangent take: half of them or more.
+
+        Made at first use, for some passes, and kept. Names of blocks are the same, their shapes are not; there are
+        no gradients of examples, and ``at`` is not to be called.
+        """
+        ...
+
+
 class Uses(Protocol):
     """Optional on a linearization with `ExampleGradients`, found by asking for the attribute ``uses``."""
 

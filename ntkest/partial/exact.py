@@ -35,7 +35,7 @@ def _by_rows(task: Task) -> Array:
     problem, J, xp = task.problem, task.kernel.J, task.xp
     index = beside(xp, np.arange(problem.size), J.outputs, xp.int32)
     expand = UnitCotangents(xp, problem.size, J.outputs.dtype, problem.exponents[0], problem.centre)
-    norms = task.kernel.map_vjp(problem.parameter_norms(0), index, expand, problem.size)
+    norms = task.kernel.pull(problem.parameter_norms(0), index, expand, problem.size)
     return task.layout.sums(xp, xp.permute_dims(norms, (1, 0)))
 
 

@@ -92,7 +92,7 @@ class Reverse:
             bits = draw_cotangents(task.kernel.J, task.seed, start, start + m)
             probe = beside(xp, np.repeat(np.arange(m), n), task.kernel.J.outputs, xp.int32)
             block = beside(xp, np.tile(np.arange(n), m), task.kernel.J.outputs, xp.int32)
-            norms = kernel.map_vjp(reduce, (xp.take(bits, probe, axis=0), block), expand, m * n)
+            norms = kernel.pull(reduce, (xp.take(bits, probe, axis=0), block), expand, m * n)
             state = task.gather(state, xp.permute_dims(xp.reshape(norms, (m, n, -1)), (0, 2, 1)))
         return state
 
