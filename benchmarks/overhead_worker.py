@@ -41,7 +41,7 @@ class Stopwatch:
     def __init__(self, framework: str) -> None:
         self.inside = self.drawing = 0.0
         ready = importlib.import_module("jax").block_until_ready if framework == "jax" else lambda result: result
-        for name in ("map_jvp", "map_vjp", "pull", "push"):
+        for name in ("map_jvp", "map_vjp"):
             setattr(Counted, name, self._timed("inside", getattr(Counted, name), ready))
         for kind in {type(estimator) for estimator in ESTIMATORS.values()}:
             owner: Any = next(base for base in kind.__mro__ if "draw" in vars(base))

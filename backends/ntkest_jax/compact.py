@@ -79,12 +79,9 @@ def compacted(passes: dict[str, Pass], consts: dict[str, Parts], params: Sequenc
     if not all(bool(jnp.all(jnp.isfinite(r))) for r in triangles):
         return None
     try:
-        made = _made(step, found, own, params, triangles)
+        return _made(passes, found, own, params, triangles)
     except UnsupportedModeError:
         return None
-    if "jvp" not in passes:
-        del made[1]["jvp"], made[2]["jvp"]
-    return made
 
 
 def _triangles(step: Pass, found: Coordinates, consts: Parts, params: Sequence[Any]) -> tuple[Any, ...]:
@@ -105,7 +102,10 @@ def _triangle(inputs: Any) -> Any:
     return jnp.linalg.qr(wide.T, mode="r").astype(inputs.dtype)
 
 
-def _made(step: Pass, found: Coordinates, consts: Parts, params: Sequence[Any], triangles: Sequence[Any]) -> Modes:
+def _made(
+    old: dict[str, Pass], found: Coordinates, consts: Parts, params: Sequence[Any], triangles: Sequence[Any]
+) -> Modes:
+    step = old["vjp"]
     zeros = tuple(jnp.zeros(s, p.dtype) if s else p for s, p in zip(found.sizes(), params, strict=True))
     (probe,) = step.probe
 
@@ -128,11 +128,13 @@ def _made(step: Pass, found: Coordinates, consts: Parts, params: Sequence[Any], 
     image = tuple(shaped(z) for z in zeros)
     passes, parts = {}, {}
     for mode, function, probes, images in (("vjp", pull, (probe,), image), ("jvp", push, image, (probe,))):
+        if mode not in old:
+            continue
         try:
             second, _ = trace(function, *like, *probes)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UnsupportedModeError(str(error)) from error
-        derivative, parts[mode] = joined(first, second, 1)
+        derivative, parts[mode] = joined(first, second, old[mode].derivative.passes)
         passes[mode] = Pass(mode, derivative, probes, images)
     return zeros, passes, parts
 

@@ -18,6 +18,7 @@ from ntkest.linearization import (
     Blocks,
     DeviceMismatchError,
     Expand,
+    InvalidValueError,
     Reduce,
     StaleLinearizationError,
     Tree,
@@ -98,7 +99,11 @@ class JaxLinearization(AsOperator):
         if made is None:
             return self
         params, passes, consts = made
-        return self.replaced(params=params, passes=passes, consts=consts, examples=None, alone=lambda: None)
+        found = self.replaced(
+            params=params, passes=passes, consts=consts, examples=None, alone=lambda: None, elsewhere=_nowhere
+        )
+        found.__dict__["compact"] = found
+        return found
 
     @property
     def example_size(self) -> int:
@@ -187,6 +192,10 @@ class JaxLinearization(AsOperator):
     def replaced(self, **changes: Any) -> JaxLinearization:
         """A copy with other fields."""
         return replace(self, **changes)
+
+
+def _nowhere(J: JaxLinearization, params: Any) -> JaxLinearization:
+    raise InvalidValueError("a compact form belongs to its point; take that of J.at(params)")
 
 
 @contextmanager

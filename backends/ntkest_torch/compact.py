@@ -1,10 +1,10 @@
 """The same kernel with fewer parameters: what a weight adds to a layer's outputs, in place of the weight.
 
-A layer that maps inputs A (S, w) to A Wᵀ (S, v) at S < w positions sees no more of its weight than the S·v numbers
-A dWᵀ. With A = RᵀQᵀ, where Q (w, S) has orthonormal columns, these are Rᵀu for coordinates u = Qᵀ dWᵀ (S, v); and inner
-products of gradients with respect to u are those with respect to W, whose parts outside of Q are zero. A model that adds
-Rᵀu behind the layer, at u = 0, thus has the same outputs and the same J Jᵀ. Its passes are without the products that
-gradients and tangents of W take.
+A layer that maps inputs A (S, w) to A Wᵀ (S, v) at S < w positions sees no more of a change of its weight than the S·v
+numbers A dWᵀ. With A = RᵀQᵀ, where Q (w, S) has orthonormal columns, these are Rᵀu for coordinates u = Qᵀ dWᵀ (S, v);
+and inner products of gradients with respect to u are those with respect to W, which have no parts outside of Q. A model
+that adds Rᵀu behind the layer, at u = 0, thus has the same outputs and the same J Jᵀ. Its passes are without the
+products that gradients and tangents of W take.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from .errors import out_of_memory
 from .flags import grad_mode, transforming
-from .layers import Convolution, Dense
+from .layers import Convolution, Dense, direct
 from .programs import Named, Point, Program
 from .taps import Taps, Use, find_uses
 
@@ -67,7 +67,7 @@ class Compact(Program):
         for name, own in self._weights.items():
             for number, columns in own.parts:
                 use = self._uses[number]
-                taps[number] = use.layer.outputs(columns.mT @ point.blocks[name], use.shape)
+                taps[number] = direct(use.layer).outputs(columns.mT @ point.blocks[name], use.shape)
         with Taps(blocks, self._chosen, taps):
             return self._program(self._whole(point), replay)
 
@@ -116,14 +116,14 @@ def _compacted(program: Program, point: Point) -> Compact | None:
 def _worthwhile(
     blocks: Sequence[torch.Tensor], uses: Sequence[Use], inputs: Sequence[torch.Tensor]
 ) -> dict[int, Coordinates]:
-    """Coordinates for weights that serve as a whole, always the same way round, at fewer positions than they are wide."""
+    """Coordinates for weights that serve as a whole, always the same way round, at positions fewer than inputs."""
     found = {}
     for index, block in enumerate(blocks):
         own = [n for n, use in enumerate(uses) if use.weight is not None and use.weight.block == index]
-        if not own or len({_left_varies(uses[n]) for n in own}) > 1 or not all(_simple(uses[n]) for n in own):
+        if not own or len({_left_varies(uses[n]) for n in own}) > 1 or not all(_plain(uses[n]) for n in own):
             continue
         width = block.shape[0] if _left_varies(uses[own[0]]) else block.numel() // block.shape[0]
-        if any(uses[n].layer.width(uses[n].shape) != width for n in own):
+        if any(direct(uses[n].layer).width(uses[n].shape) != width for n in own):
             continue
         positions, other = sum(uses[n].positions for n in own), block.numel() // width
         if positions * (width + other) >= block.numel():
@@ -135,14 +135,16 @@ def _worthwhile(
     return found
 
 
-def _simple(use: Use) -> bool:
-    """Whether it is of a weight from its first row on, in a layer to which a matrix times inputs can be added."""
-    return type(use.layer) in (Dense, Convolution) and use.layer.groups == 1 and use.weight.start == 0  # type: ignore[union-attr]
+def _plain(use: Use) -> bool:
+    """Whether a weight serves from its first row on, in a layer that multiplies inputs with all of it."""
+    kind, weight = type(use.layer), use.weight
+    return kind in (Dense, Convolution) and use.layer.groups == 1 and weight is not None and weight.start == 0
 
 
 def _left_varies(use: Use) -> bool:
     """Whether the first axis of the block, as it is stored, is that of the outputs."""
-    return use.layer.varies[use.weight.flipped]  # type: ignore[union-attr]
+    assert use.weight is not None
+    return use.layer.varies[1 if use.weight.flipped else 0]
 
 
 def _much(blocks: Sequence[torch.Tensor], found: Mapping[int, Coordinates]) -> bool:

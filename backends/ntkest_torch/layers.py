@@ -165,6 +165,12 @@ class Lookup:
         return a, kept
 
 
+def direct(layer: Layer) -> Dense | Convolution:
+    """The layer as one whose outputs are its inputs times the weight; no other is given here."""
+    assert isinstance(layer, Dense | Convolution)
+    return layer
+
+
 def multiplied(sides: Sides, groups: int = 1) -> torch.Tensor:
     """Gradients (c, n, P): Σ_s left_s ⊗ right_s, of equal parts of the sides where there are groups."""
     left, right = (side.reshape(*side.shape[:3], groups, -1) for side in sides)

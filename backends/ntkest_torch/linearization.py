@@ -18,6 +18,7 @@ from ntkest.linearization import (
     DeviceMismatchError,
     Expand,
     InvalidTypeError,
+    InvalidValueError,
     NonDifferentiableError,
     Reduce,
     Tree,
@@ -32,10 +33,12 @@ from ntkest.linearization import (
     leading,
     map_chunks,
     map_example_chunks,
+    same_kernel,
 )
 
-from .compact import compacted
 from .chunking import chunk_size, example_chunk
+from .compact import Compact, compacted
+from .errors import out_of_memory
 from .examples import ExampleReverse
 from .forward import Forward, Route
 from .places import moved
@@ -137,11 +140,21 @@ class TorchLinearization(AsOperator):
             self._compact = self
             program = None if self._live else compacted(self._program, self._point)
             if program is not None:
-                J = TorchLinearization(program, program.point(), self._watch, self._route, live=False, check=False)
-                J.modes, J.exponent, J.epsilon = self.modes, self.exponent, self.epsilon
-                J._reverse.away = self._reverse.away
-                self._compact = J._compact = J
+                self._compact = self._in_coordinates(program) or self
         return self._compact
+
+    def _in_coordinates(self, program: Compact) -> TorchLinearization | None:
+        """The compact form, which was seen to have the same kernel; None if it has not, or cannot be run."""
+        try:
+            J = TorchLinearization(program, program.point(), self._watch, Route(), live=False, check=False)
+            J.modes, J.exponent, J.epsilon, J._compact = self.modes, self.exponent, self.epsilon, J
+            J._reverse.away = self._reverse.away
+            same = same_kernel(self, J, self.epsilon) and J.passes_per_jvp == self.passes_per_jvp
+        except (RuntimeError, UnsupportedModeError) as error:
+            if out_of_memory(error):
+                raise
+            return None
+        return J if same else None
 
     @property
     def example_size(self) -> int:
@@ -200,6 +213,8 @@ class TorchLinearization(AsOperator):
         Costs one forward and, with checks on, one pass a mode. What was found out about examples and about
         forward mode is kept.
         """
+        if isinstance(self._program, Compact):
+            raise InvalidValueError("a compact form belongs to its point; take that of J.at(params)")
         self._watch.check()
         point, watch = moved(self._program, self._point, params, self._live)
         J = TorchLinearization(self._program, point, watch, self._route, self._live, self._check)

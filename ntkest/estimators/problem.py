@@ -50,15 +50,19 @@ class Counted:
         self.n_jvp = 0
         self.n_vjp = 0
 
-    def map_jvp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
-        """`Linearization.map_jvp` of `count` probes."""
+    def map_jvp(
+        self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int, J: Linearization | None = None
+    ) -> Tree:
+        """`Linearization.map_jvp` of `count` probes, by another form of J if one is given."""
         self.n_jvp += count
-        return self.J.map_jvp(reduce, probes, expand=expand, chunk=self.chunk)
+        return (self.J if J is None else J).map_jvp(reduce, probes, expand=expand, chunk=self.chunk)
 
-    def map_vjp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
-        """`Linearization.map_vjp` of `count` probes."""
+    def map_vjp(
+        self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int, J: Linearization | None = None
+    ) -> Tree:
+        """`Linearization.map_vjp` of `count` probes, by another form of J if one is given."""
         self.n_vjp += count
-        return self.J.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
+        return (self.J if J is None else J).map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
 
     @property
     def compact(self) -> Linearization:
@@ -67,13 +71,11 @@ class Counted:
 
     def pull(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
         """`map_vjp` where nothing but inner products of the images is wanted, or their images by `push`."""
-        self.n_vjp += count
-        return self.compact.map_vjp(reduce, probes, expand=expand, chunk=self.chunk)
+        return self.map_vjp(reduce, probes, expand, count, self.compact)
 
     def push(self, reduce: Reduce, images: Tree, count: int) -> Tree:
         """`map_jvp` of combinations of `count` images that `pull` gave."""
-        self.n_jvp += count
-        return self.compact.map_jvp(reduce, images, chunk=self.chunk)
+        return self.map_jvp(reduce, images, None, count, self.compact)
 
     def map_example_vjp(self, reduce: Reduce, probes: Tree, expand: Expand | None, count: int) -> Tree:
         """`ExampleGradients.map_example_vjp` of `count` probes, a pass each."""

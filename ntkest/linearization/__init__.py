@@ -1,6 +1,6 @@
 """The autodiff protocol, and everything that an adapter may use: adapters import this module and nothing else."""
 
-from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable
+from .checks import adjoint_probes, check_adjoint, check_dtypes, check_finite, check_repeatable, same_kernel
 from .chunks import (
     ChunkLoop,
     as_probes,
@@ -58,6 +58,7 @@ from .protocol import (
     Array,
     Backend,
     Blocks,
+    Compacted,
     Differentiator,
     ExampleGradients,
     Expand,
@@ -78,6 +79,7 @@ __all__ = [
     "Backend",
     "Blocks",
     "ChunkLoop",
+    "Compacted",
     "DeviceMismatchError",
     "Differentiator",
     "ExampleGradients",
@@ -138,6 +140,7 @@ __all__ = [
     "provide_row_products",
     "row_products",
     "safe_root",
+    "same_kernel",
     "scalar_dtype",
     "select",
     "sliced_products",

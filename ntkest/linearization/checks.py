@@ -91,6 +91,23 @@ def check_adjoint(J: Linearization, epsilon: float) -> int:
     return math.frexp(largest)[1] if largest > 0 else 0
 
 
+def same_kernel(J: Linearization, other: Linearization, epsilon: float) -> bool:
+    """Whether Jᵀω and Kω of a sign probe have the same length in all blocks, and are the same; two passes a mode."""
+    omega, _ = adjoint_probes(J.xp, J.params, J.outputs)
+    pulled = J.vjp(omega), other.vjp(omega)
+    norms = [[_compare(J.xp, (image,), (image,))[1] for image in images if math.prod(image.shape)] for images in pulled]
+    longest = max(norms[0])
+    near = tolerance(epsilon)
+    if longest == 0 or any(abs(a - b) > near * longest for a, b in zip(*norms, strict=True)):
+        return longest == 0 == max(norms[1])
+    if "jvp" not in J.modes:
+        return True
+    scale = math.ldexp(1.0, -math.frexp(longest)[1])
+    left, right = (j.jvp(tuple(a * scale for a in images)) for j, images in zip((J, other), pulled, strict=True))
+    size = _compare(J.xp, (left,), (left,))[1]
+    return bool(_compare(J.xp, (left - right,), (left,))[1] <= near * size)
+
+
 def adjoint_probes(xp: ModuleType, params: Sequence[Array], outputs: Array) -> tuple[Array, Blocks]:
     """The cotangent (1, M) and the tangent ((1, P_1), …) that `check_adjoint` uses, for adapters that compile ahead."""
     omega = _signs(xp, (1, math.prod(outputs.shape)), outputs, stream=0)

@@ -165,7 +165,7 @@ def eigenvalues(
     if method not in METHODS:
         raise InvalidValueError(f"method= takes one of {', '.join(METHODS)}, not {method!r}")
     side, report = _check_side(vectors), progress_of(progress)
-    operator = Operator.of(J, centered, memory, chunk)
+    operator = Operator.of(J, centered, memory, chunk, compact=vectors != PARAMETERS)
     if k > operator.outputs:
         raise InvalidValueError(f"k={k} eigenvalues were asked for, but K has only {operator.outputs}")
     block = block_size(operator, k)

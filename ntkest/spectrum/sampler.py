@@ -129,7 +129,7 @@ class Budget:
 def draw(operator: Operator, budget: Budget, start: int, stop: int, known: Leaders | None) -> LockStep:
     """Runs from probes start … stop-1, before their first step."""
     if budget.weighted:
-        rows = operator.pull(operator.signs(operator.right, budget.plan.seed, start, stop))
+        rows = operator.images_of_signs(budget.plan.seed, start, stop)
     else:
         rows = operator.signs(operator.left, budget.plan.seed, start, stop)
     return (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -57,16 +57,22 @@ class Operator:
     problem: Problem
     left: str
     """"outputs" or "parameters"."""
+    compact: bool = True
+    """Whether vectors on the right may be of the compact form, if outputs are on the left."""
 
     @staticmethod
     def of(
-        J: Linearization, centered: bool | str = False, memory: int | str = "2GB", chunk: int | None = None
+        J: Linearization,
+        centered: bool | str = False,
+        memory: int | str = "2GB",
+        chunk: int | None = None,
+        compact: bool = True,
     ) -> Operator:
         """With the smaller side on the left; with one AD mode, the side that can be pushed."""
         problem = pose(J, (), centered=centered, memory=memory, chunk=chunk)
         costs = {OUTPUTS: problem.size, PARAMETERS: problem.parameters(0) * J.passes_per_jvp}
         sides = [side for side, mode in ((OUTPUTS, "vjp"), (PARAMETERS, "jvp")) if mode in J.modes]
-        return Operator(problem, min(sides, key=lambda side: costs[side]))
+        return Operator(problem, min(sides, key=lambda side: costs[side]), compact)
 
     @property
     def xp(self) -> ModuleType:
@@ -78,6 +84,12 @@ class Operator:
     def linearization(self) -> Linearization:
         """J itself."""
         return self.problem.kernels[0].J
+
+    @property
+    def pushed(self) -> Linearization:
+        """What vectors are pushed through."""
+        kernel = self.problem.kernels[0]
+        return kernel.compact if self.compact and self.left == OUTPUTS else kernel.J
 
     @property
     def right(self) -> str:
@@ -124,7 +136,7 @@ class Operator:
 
     def size(self, side: str) -> int:
         """M or P."""
-        return self.problem.parameters(0) if side == PARAMETERS else self.outputs
+        return sum(math.prod(p.shape) for p in self.pushed.params) if side == PARAMETERS else self.outputs
 
     def row_bytes(self, side: str) -> int:
         """Bytes of one vector."""
@@ -145,6 +157,12 @@ class Operator:
     def pull(self, rows: Blocks) -> Blocks:
         """From right to left."""
         return self._image(self.right, rows)
+
+    def images_of_signs(self, seed: int, start: int, stop: int) -> Blocks:
+        """Sign probes start … stop-1 on the right, pulled to the left."""
+        if self.right == PARAMETERS:
+            return replace(self, compact=False).pull(self.signs(self.right, seed, start, stop))
+        return self.pull(self.signs(self.right, seed, start, stop))
 
     def compiled(self, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
         """`function` of (xp, *static, *arrays), with xp and static arguments fixed."""
@@ -185,7 +203,7 @@ class Operator:
         return rows if centre is None or side == PARAMETERS else (centre(self.xp, rows[0]),)
 
     def _arrays(self, side: str) -> tuple[Array, ...]:
-        return tuple(self.linearization.params) if side == PARAMETERS else (self.linearization.outputs,)
+        return tuple(self.pushed.params) if side == PARAMETERS else (self.linearization.outputs,)
 
     def _image(self, side: str, rows: Blocks) -> Blocks:
         """J or Jᵀ times vectors of a side, in at least float32."""
@@ -196,9 +214,9 @@ class Operator:
         ready = self.compiled(_scaled, centre, 2.0 ** (lift - problem.exponents[0]), dtypes)(rows)
         images: Blocks
         if side == OUTPUTS:
-            images = kernel.map_vjp(identity, ready[0], None, count)
+            images = kernel.map_vjp(identity, ready[0], None, count, self.pushed)
         else:
-            images = (kernel.map_jvp(OutputImages(self.xp, problem.centre), ready, None, count),)
+            images = (kernel.map_jvp(OutputImages(self.xp, problem.centre), ready, None, count, self.pushed),)
         wide = tuple(scalar_dtype(self.xp, a) for a in images)
         return tuple(self.compiled(_scaled, None, 2.0**-lift, wide)(images))
 

@@ -147,6 +147,7 @@ def _check_laws(
             laws.linearity,
             laws.misfits,
             laws.examples,
+            laws.compact,
             laws.kernels,
             laws.scale,
         )

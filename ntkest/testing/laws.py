@@ -204,6 +204,31 @@ def examples(s: Subject) -> None:
     _refused("gradients of examples", "chunk=0", lambda: J.map_example_vjp(identity, omega, chunk=0))
 
 
+def compact(s: Subject) -> None:
+    """`compact`, where there is one, has the outputs of J, and block by block its inner products and kernel."""
+    J: Any = s.J
+    if "vjp" not in J.modes or getattr(J, "compact", J) is J:
+        return
+    own = Subject(J.compact, s.rtol)
+    require(own.J.param_names == J.param_names, "compact", f"the names of blocks became {own.J.param_names}")
+    require(own.J.modes == J.modes, "compact", f"the modes became {sorted(own.J.modes)}")
+    require(sum(own.sizes) <= sum(s.sizes), "compact", f"{sum(s.sizes)} parameters became {sum(own.sizes)}")
+    s.close("compact", "outputs", to_host(own.J.outputs), to_host(J.outputs))
+    omega = s.cotangents(MANY)
+    wanted, found = s.vjp(omega), own.vjp(omega)
+    for name, image, other in zip(J.param_names, wanted, found, strict=True):
+        gram, scale = image @ image.T, float(np.sum(image**2))
+        s.close("compact", f"inner products of gradients of {name!r}", other @ other.T, gram, scale=scale)
+    if "jvp" in J.modes:
+        pairs = [(J, wanted), (own.J, found)]
+        full, small = (to_host(j.jvp(_as_tangents(j, images))) for j, images in pairs)
+        s.close("compact", "J Jᵀω", small, full, scale=float(np.max(np.abs(full))))
+
+
+def _as_tangents(J: Linearization, images: Any) -> tuple[Array, ...]:
+    return tuple(from_host(J.xp, image, p) for image, p in zip(images, J.params, strict=True))
+
+
 def kernels(s: Subject) -> None:
     """The exact kernel between examples is J Jᵀ, from VJPs of unit cotangents, put in order by example."""
     J: Any = s.J
