@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 
@@ -13,13 +14,17 @@ from torch.autograd import forward_ad
 from ntkest.linearization import UnsupportedModeError
 
 from .errors import layer_of, out_of_memory
-from .flags import differentiable_kernels, grad_mode
+from .flags import differentiable_kernels, grad_mode, transforming
+from .linear import LinearGraph
 from .norms import ElementaryNorms
 from .padding import PaddingHeld, pads
 from .programs import Point, Program
 from .reverse import Reverse
 
 Tensors = tuple[torch.Tensor, ...]
+
+MANY = 512
+"""Nodes in a graph of which few can be large: it is a recurrent one, and forward mode the faster."""
 
 
 @cache
@@ -35,6 +40,8 @@ class Route:
     """What was learnt about a model's forward mode; shared by the linearizations of one model at many points."""
 
     def __init__(self) -> None:
+        self.transposes = True
+        """Jᵀu can be differentiated with respect to u, where that would be the faster way."""
         self.batches = True
         """Batching over tangents works: no in-place write or data-dependent step forbids it."""
         self.without_onednn = False
@@ -46,15 +53,28 @@ class Route:
 
 
 class Forward:
-    """J v by forward mode, and where an operation lacks it, by differentiating Jᵀ u with respect to u."""
+    """J v by forward mode, and where an operation lacks it, by differentiating Jᵀ u with respect to u.
 
-    def __init__(self, program: Program, point: Point, live: bool, reverse: Reverse, route: Route) -> None:
+    The latter is also the faster way through some dozens of layers without convolutions: Jᵀu is linear in u, so that
+    its graph is made once, and a pass through that does the work of a JVP without the primal; see `LinearGraph`.
+
+    Parameters
+    ----------
+    nodes : sequence of str
+        Of the graph of reverse mode.
+    """
+
+    def __init__(
+        self, program: Program, point: Point, live: bool, reverse: Reverse, route: Route, nodes: Sequence[str] = ()
+    ) -> None:
         self._program = program
         self._point = point
         self._live = live
         self._reverse = reverse
         self._route = route
         self._graph: tuple[torch.Tensor, Tensors] | None = None
+        self._linear: LinearGraph | None = None
+        self._quick = not live and _is_quick(nodes)
         self._pads = program.module is not None and pads(program.module)
 
     @property
@@ -67,6 +87,13 @@ class Forward:
         route = self._route
         if route.closed is not None:
             raise route.closed
+        if self._quick and route.transposes and not transforming():
+            try:
+                return self._transposed(tangents)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                route.transposes = False
         first: RuntimeError | None = None
         _load_decompositions()
         if not route.doubles:
@@ -130,6 +157,12 @@ class Forward:
                 images.append(torch.zeros_like(primal) if image is None else image)
         return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images)
 
+    def _transposed(self, tangents: Tensors) -> torch.Tensor:
+        if self._linear is None:
+            with differentiable_kernels():
+                self._linear = LinearGraph(self._program, self._reverse)
+        return self._linear.passes(tangents)
+
     def _doubled(self, tangents: Tensors) -> torch.Tensor:
         # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
         with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._rules():
@@ -166,3 +199,14 @@ class Forward:
             "method='reverse', which needs VJPs only, or write the layer with operations that torch can differentiate "
             "twice (a custom autograd.Function: give it jvp())"
         )
+
+
+def _is_quick(nodes: Sequence[str]) -> bool:
+    """Whether torch itself made a graph, of layers that a second derivative is quick through."""
+    slow = ("onvolution", "Rnn", "Checkpoint")
+    known = all(_BUILT_IN.search(node) and not any(word in node for word in slow) for node in nodes)
+    return known and 0 < len(nodes) <= MANY
+
+
+_BUILT_IN = re.compile(r"Backward\d+$|^torch::autograd::AccumulateGrad$")
+"""Nodes of torch's own; a custom function may have a second derivative that is wrong."""

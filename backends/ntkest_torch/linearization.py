@@ -72,9 +72,10 @@ class TorchLinearization(AsOperator):
         self._live = live
         self._check = check
         self._reverse = make_reverse(program, point, live)
-        self._forward = Forward(program, point, live, self._reverse, route)
         outputs, _ = self._reverse.graph()
-        self.convolves = any("onvolution" in kind for kind in walk(outputs))
+        nodes = walk(outputs)
+        self._forward = Forward(program, point, live, self._reverse, route, nodes)
+        self.convolves = any("onvolution" in node for node in nodes)
         self.outputs = outputs if live else outputs.detach()
         self.params = tuple(point.blocks.values())
         self.param_names = tuple(name or "params" for name in point.blocks)

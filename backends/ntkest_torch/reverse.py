@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -118,14 +118,14 @@ def _leaf(block: torch.Tensor, live: bool) -> torch.Tensor:
     return block.detach().requires_grad_()
 
 
-def walk(outputs: torch.Tensor) -> Sequence[str]:
-    """Names of the kinds of nodes in the graph below `outputs`."""
-    kinds, seen, stack = set(), set(), [outputs.grad_fn]
+def walk(outputs: torch.Tensor) -> list[str]:
+    """Names of all nodes in the graph below `outputs`, sorted."""
+    kinds, seen, stack = [], set(), [outputs.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        kinds.add(node.name())
+        kinds.append(node.name())
         stack.extend(parent for parent, _ in node.next_functions)
     return sorted(kinds)
