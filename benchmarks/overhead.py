@@ -96,4 +96,4 @@ def explicit(size: int, runs: int) -> Iterator[dict[str, Any]]:
 
 
 def _rounded(cell: dict[str, Any]) -> dict[str, Any]:
-    return {**cell, **{key: [digits(s) for s in cell[key]] for key in ("seconds", "inside", "drawing")}}
+    return {**cell, **{key: [digits(s) for s in cell[key]] for key in ("seconds", "inside", "drawing", "whole")}}

@@ -26,7 +26,9 @@ def markdown(found: dict[str, Any]) -> str:
         f"probes are the same everywhere; medians of {found['runs']} runs with seeds of their own, after one that "
         f"compiles. Goal for the first: below {100 * GOAL:.0f} %; ✗ where it is missed, in "
         f"{sum(share(cell) >= GOAL for cell in found['cells'])} of {len(found['cells'])} cells. In brackets "
-        "milliseconds of the whole run. Gradients of single examples are not used here.",
+        "milliseconds of the whole run, and after a stroke those of a run without the model's [compact "
+        f"form](../estimators.md), where it has one. {_gain(found['cells'])}Gradients of single examples are not used "
+        "here.",
     ]
     for quantity in dict.fromkeys(cell["quantity"] for cell in found["cells"]):
         lines += ["", f"### {quantity.replace('_', ' ').capitalize()}", ""]
@@ -57,6 +59,19 @@ def share(cell: dict[str, Any]) -> float:
     return statistics.median(1 - (i + d) / s for i, d, s in times)
 
 
+def _gain(cells: list[dict[str, Any]]) -> str:
+    """By which factor compact forms are faster."""
+    gains = [
+        statistics.median(w / s for w, s in zip(c["whole"], c["seconds"], strict=True)) for c in cells if c["whole"]
+    ]
+    if not gains:
+        return ""
+    return (
+        f"That takes {min(gains):.1f} to {max(gains):.1f} times as long, {statistics.median(gains):.1f} in the median: "
+        "it is passes that become shorter, so that shares of the rest grow. "
+    )
+
+
 def _shares(cells: list[dict[str, Any]], found: dict[str, Any]) -> list[str]:
     columns = [
         (framework, case, budget)
@@ -77,7 +92,7 @@ def _shares(cells: list[dict[str, Any]], found: dict[str, Any]) -> list[str]:
                 if (cell["framework"], cell["case"], cell["budget"], cell["method"]) == (*column, method):
                     missed = "" if share(cell) < GOAL else " ✗"
                     drawn = statistics.median(d / s for d, s in zip(cell["drawing"], cell["seconds"], strict=True))
-                    whole = 1e3 * statistics.median(cell["seconds"])
-                    words.append(f"{100 * share(cell):.0f} % + {100 * drawn:.0f} % ({whole:.0f}){missed}")
+                    taken = "/".join(f"{1e3 * statistics.median(cell[k]):.0f}" for k in ("seconds", "whole") if cell[k])
+                    words.append(f"{100 * share(cell):.0f} % + {100 * drawn:.0f} % ({taken}){missed}")
         rows.append(f"| `{method}` | " + " | ".join(words) + " |")
     return rows

@@ -59,15 +59,31 @@ class Stopwatch:
         return timed
 
 
+class AsItIs:
+    """A linearization without its compact form."""
+
+    def __init__(self, J: Any) -> None:
+        self._J = J
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "compact":
+            raise AttributeError(name)
+        return getattr(self._J, name)
+
+
 def measured(watch: Stopwatch, framework: str, case: str, runs: int) -> list[dict[str, Any]]:
-    """A cell a quantity, method and budget: seconds of each run, and those of them inside AD passes."""
+    """A cell a quantity, method and budget: seconds of each run, and those of them inside AD passes.
+
+    Where the model has a compact form, runs through it and through the model as it is take turns.
+    """
     J = linearized(framework, case)
+    small = J.compact is not J
     cells = []
     for quantity in QUANTITIES:
         for method in METHODS:
             for passes in BUDGETS:
                 print(f"{framework}, {case}, {quantity}, {method}, {passes} ...", file=sys.stderr, flush=True)
-                total, inside, drawing, spent = [], [], [], 0
+                total, inside, drawing, whole, spent = [], [], [], [], 0
                 for run in range(runs + 1):
                     watch.inside, watch.drawing, start = 0.0, 0.0, time.perf_counter()
                     estimate = getattr(ntkest, quantity)(J, method=method, passes=passes, seed=run)
@@ -77,8 +93,12 @@ def measured(watch: Stopwatch, framework: str, case: str, runs: int) -> list[dic
                         inside.append(watch.inside)
                         drawing.append(watch.drawing)
                         spent = estimate.passes
+                    if small:
+                        start = time.perf_counter()
+                        float(getattr(ntkest, quantity)(AsItIs(J), method=method, passes=passes, seed=run).std_error)
+                        whole += [time.perf_counter() - start] if run else []
                 where = {"framework": framework, "case": case, "quantity": quantity, "method": method}
-                times = {"seconds": total, "inside": inside, "drawing": drawing}
+                times = {"seconds": total, "inside": inside, "drawing": drawing, "whole": whole}
                 cells.append({**where, "passes": spent, "budget": passes, **times})
     return cells
 

@@ -36,8 +36,15 @@ def test_times_are_taken_in_turns_and_ratios_from_pairs(monkeypatch):
 def test_the_page_marks_what_misses_a_goal():
     cell = {"framework": "torch", "case": "mlp", "quantity": "trace", "budget": 32, "passes": 32}
     cells = [
-        {**cell, "method": "reverse", "seconds": [1.0, 1.0], "inside": [0.8, 0.8], "drawing": [0.1, 0.1]},
-        {**cell, "method": "xtrace", "seconds": [1.0, 2.0], "inside": [0.5, 1.0], "drawing": [0.0, 0.0]},
+        {**cell, "method": "reverse", "seconds": [1.0, 1.0], "inside": [0.8, 0.8], "drawing": [0.1, 0.1], "whole": []},
+        {
+            **cell,
+            "method": "xtrace",
+            "whole": [3.0, 4.0],
+            "seconds": [1.0, 2.0],
+            "inside": [0.5, 1.0],
+            "drawing": [0.0, 0.0],
+        },
     ]
     explicit = [
         {"method": "xtrace", "passes": 40, "seconds": [0.013], "plain": [0.01], "ratio": 1.3},
@@ -59,7 +66,8 @@ def test_the_page_marks_what_misses_a_goal():
         }
     )
     assert "| `reverse` | 10 % + 10 % (1000) |" in page
-    assert "| `xtrace` | 50 % + 0 % (1500) ✗ |" in page
+    assert "| `xtrace` | 50 % + 0 % (1500/3500) ✗ |" in page
+    assert "That takes 2.5 to 2.5 times as long" in page
     assert "in 1 of 2 cells" in page
     assert "| `xtrace` | 40 | 13.0 | 10.0 | 1.30 |" in page
     assert "| `xtrace` | 120 | 20.0 | 10.0 | 2.00 ✗ |" in page
