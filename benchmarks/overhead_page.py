@@ -60,15 +60,15 @@ def share(cell: dict[str, Any]) -> float:
 
 
 def _gain(cells: list[dict[str, Any]]) -> str:
-    """By which factor compact forms are faster."""
-    gains = [
-        statistics.median(w / s for w, s in zip(c["whole"], c["seconds"], strict=True)) for c in cells if c["whole"]
-    ]
-    if not gains:
+    """By which factor compact forms are faster, for methods that push cotangents."""
+    through = [cell for cell in cells if cell["whole"] and cell["method"] != "forward"]
+    if not through:
         return ""
+    gains = [statistics.median(w / s for w, s in zip(c["whole"], c["seconds"], strict=True)) for c in through]
     return (
-        f"That takes {min(gains):.1f} to {max(gains):.1f} times as long, {statistics.median(gains):.1f} in the median: "
-        "it is passes that become shorter, so that shares of the rest grow. "
+        f"That takes {min(gains):.1f} to {max(gains):.1f} times as long, {statistics.median(gains):.1f} in the median, "
+        "but for forward mode, which draws tangents and has no use for it. It is passes that become shorter, so that "
+        "shares of the rest grow. "
     )
 
 

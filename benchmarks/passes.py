@@ -69,8 +69,9 @@ def _imports(name: str, starts: int, threads: int) -> list[float]:
 
 
 def child(threads: int, *arguments: str) -> Any:
-    """What ``python *arguments`` prints last, as JSON, when it may use so many threads."""
-    env = {**os.environ, **dict.fromkeys(POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
+    """What ``python *arguments`` prints last, as JSON, when it may use so many threads and keep its byte code."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env = {**kept, **dict.fromkeys(POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
     cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_setaffinity") else None
     done = subprocess.run(
         [sys.executable, *arguments],
