@@ -28,7 +28,7 @@ from .gradients import value_and_gradient
 from .linearization import TorchLinearization, xp
 from .places import copied, function_point, module_point, watch_over
 from .precision import epsilon_of
-from .programs import FunctionProgram, ModuleProgram, Point, Program
+from .programs import FunctionProgram, ModuleProgram, Point, Program, UserProgram
 from .trees import tensors
 
 
@@ -87,14 +87,14 @@ class TorchBackend:
 
 def _prepare(
     target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, live: bool, private: bool
-) -> tuple[Program, Point]:
+) -> tuple[UserProgram, Point]:
     if isinstance(target, nn.Module):
         target = getattr(target, "_orig_mod", target)  # below what torch.compile wraps around it
         if private:
             target = copied(target)
         inputs = tensors((tuple(args), dict(kwargs)))
         autocast = Autocast(_kinds([*target.parameters(), *inputs.values()]))
-        program: Program = ModuleProgram(target, args, kwargs, options.output, autocast)
+        program: UserProgram = ModuleProgram(target, args, kwargs, options.output, autocast)
         return program, module_point(target, inputs, options.params, live, private)
     owner = getattr(target, "__self__", None)
     if isinstance(owner, nn.Module) and (not args or isinstance(args[0], torch.Tensor)):

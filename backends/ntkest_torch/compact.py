@@ -76,9 +76,6 @@ class Compact(Program):
         blocks = {n: self._point.blocks[n] if n in self._weights else b for n, b in point.blocks.items()}
         return replace(point, blocks=blocks)
 
-    def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
-
 
 def compacted(program: Program, point: Point) -> Compact | None:
     """None where coordinates would save less than half of the numbers, or layers cannot be seen.

@@ -36,21 +36,36 @@ class Point:
 
 
 class Program(ABC):
-    """Calls the model at a `Point`, leaving alone everything that is the user's.
+    """A pure function of a `Point`."""
+
+    autocast: Autocast
+
+    module: nn.Module | None = None
+    """The module that is called, if one is."""
+
+    private = False
+    """Whether points hold copies of the user's tensors, which nothing can reach."""
+
+    @abstractmethod
+    def __call__(self, point: Point, replay: bool = True) -> torch.Tensor:
+        """The one output tensor; `replay` repeats the first call's random numbers, if there were any."""
+
+    def within(self, point: Point, run: Callable[[], Any]) -> Any:
+        """``run()`` while the model holds the tensors of `point`, for what a graph recomputes (checkpointing)."""
+        return run()
+
+
+class UserProgram(Program):
+    """Calls the model, leaving alone everything that is the user's.
 
     Constants and inputs that the first call was seen to write to (running statistics, an in-place
     activation on the input) are cloned for every call; the others are passed as they are.
     """
 
-    module: nn.Module | None = None
-    """The module that is called, if one is."""
-
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any, autocast: Autocast) -> None:
         self._arguments = (tuple(args), dict(kwargs))
         self._output = output
         self.autocast = autocast
-        self.private = False
-        """Whether points hold copies of the user's tensors, which nothing can reach."""
         self._written: tuple[frozenset[str], frozenset[str]] | None = None
         self.dice: Dice | None = None
         """Set if the model draws random numbers: later calls then repeat the draws of the first."""
@@ -59,12 +74,8 @@ class Program(ABC):
     def _call(self, point: Point, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the model returns."""
 
-    def within(self, point: Point, run: Callable[[], Any]) -> Any:
-        """``run()`` while the model holds the tensors of `point`, for what a graph recomputes (checkpointing)."""
-        return run()
-
     def __call__(self, point: Point, replay: bool = True) -> torch.Tensor:
-        """The one output tensor; `replay` repeats the first call's random numbers, if there were any."""
+        """See `Program`."""
         first = self._written is None
         written = self._written or (frozenset(point.constants), frozenset(point.inputs))
         constants, inputs = (
@@ -88,7 +99,7 @@ def _changed(before: Named, after: Named) -> frozenset[str]:
     )
 
 
-class ModuleProgram(Program):
+class ModuleProgram(UserProgram):
     """A `torch.nn.Module` with its own parameters swapped for others during the call."""
 
     module: nn.Module
@@ -152,7 +163,7 @@ class _Inside(nn.Module):
         return run()
 
 
-class FunctionProgram(Program):
+class FunctionProgram(UserProgram):
     """A function of a pytree of parameters."""
 
     def __init__(self, function: Callable[..., Any], tree: Any, *rest: Any) -> None:

@@ -7,18 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 import ntkest
 from tests.torch.cases import explicit
-
-
-class Function(nn.Module):
-    """Parameters of given shapes, and what is done with them."""
-
-    def __init__(self, function, *shapes):
-        super().__init__()
-        self.function = function
-        self.weights = nn.ParameterList(nn.Parameter(torch.randn(shape) / shape[-1] ** 0.5) for shape in shapes)
-
-    def forward(self, *inputs):
-        return self.function(*inputs, *self.weights)
+from tests.torch.kernel_cases import Function
 
 
 def recomputed(x, w, v):
