@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import ntkest
+from benchmarks.overhead_worker import AsItIs
 from ntkest.linearization import InvalidValueError
+from ntkest.testing import ConformanceError, laws
 from ntkest.testing.host import to_host
+from ntkest.testing.subject import Subject
 from tests.networks import available, linearized, network
 
 WITH = [name for name in available() if name in ("torch", "jax")]
@@ -15,18 +18,6 @@ pytestmark = pytest.mark.skipif(not WITH, reason="no framework here has compact 
 in_torch = pytest.mark.skipif("torch" not in WITH, reason="in other frameworks compilations take long")
 WIDE = (30, 40, 40, 3)
 TWO_SIDED = ["hutch++", "hutchinson", "nystrom++", "adaptive-hutch++", "xnystrace", "xtrace", "xtrace-power"]
-
-
-class Whole:
-    """A linearization that has no compact form."""
-
-    def __init__(self, J):
-        self._J = J
-
-    def __getattr__(self, name):
-        if name == "compact":
-            raise AttributeError(name)
-        return getattr(self._J, name)
 
 
 def sizes(J):
@@ -110,7 +101,7 @@ def _params(net):
 def both_ways(backend, quantity, **spent):
     """An estimate through the compact form, and one without it."""
     J = linearized(network(WIDE, N=6), backend, batch_axis=None)
-    return (getattr(ntkest, quantity)(K, **spent) for K in (J, Whole(J)))
+    return (getattr(ntkest, quantity)(K, **spent) for K in (J, AsItIs(J)))
 
 
 @in_torch
@@ -167,5 +158,27 @@ def test_partial_traces():
     J = linearized(network(WIDE, N=6), "torch")
     for method in ("reverse", "exact"):
         spent = {} if method == "exact" else {"passes": 60}
-        through, plain = (ntkest.partial_trace(K, "example", method=method, **spent) for K in (J, Whole(J)))
+        through, plain = (ntkest.partial_trace(K, "example", method=method, **spent) for K in (J, AsItIs(J)))
         np.testing.assert_allclose(to_host(through.value), to_host(plain.value), rtol=1e-9)
+
+
+class With(AsItIs):
+    """A linearization with another for its compact form."""
+
+    def __init__(self, J, compact):
+        super().__init__(J)
+        self.compact = compact
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001], ids=["right", "off"])
+def test_the_law_refuses_another_kernel(factor):
+    rng = np.random.default_rng(0)
+    right = np.linalg.qr(rng.standard_normal((20, 4)))[0]  # J is within the span of four directions
+    rows = rng.standard_normal((5, 4))
+    J, small = (ntkest.from_jacobian({"w": A}, (5,)) for A in (rows @ right.T, factor * rows))
+    subject = Subject(With(J, small), 1e-9)
+    if factor == 1.0:
+        laws.compact(subject)
+    else:
+        with pytest.raises(ConformanceError, match="inner products of gradients of 'w'"):
+            laws.compact(subject)

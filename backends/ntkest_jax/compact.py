@@ -15,8 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ntkest.linearization import UnsupportedModeError
-
 from .derivatives import Parts, evaluate, is_traced, joined, shaped, trace
 from .factors import Plan, planned
 from .passes import Pass, residuals_of, stepwise
@@ -80,7 +78,7 @@ def compacted(passes: dict[str, Pass], consts: dict[str, Parts], params: Sequenc
         return None
     try:
         return _made(passes, found, own, params, triangles)
-    except UnsupportedModeError:
+    except (TypeError, ValueError, NotImplementedError):  # as jax refuses what it cannot transpose
         return None
 
 
@@ -117,12 +115,12 @@ def _made(
     count = len(results) - 1
 
     def pull(*flat: Any) -> list[Any]:
-        return found.image([*consts[1], *flat[:count]], triangles, flat[count])
+        blocks = found.image([*consts[1], *flat[:count]], triangles, flat[count])
+        return [block.reshape(z.shape) for block, z in zip(blocks, zeros, strict=True)]
 
     def push(*flat: Any) -> Any:
         transpose = jax.vjp(lambda omega: pull(*flat[:count], omega), jnp.zeros(probe.shape, probe.dtype))[1]
-        shapes = (image.shape for image in jax.eval_shape(pull, *flat[:count], probe))
-        return transpose([v.reshape(shape) for v, shape in zip(flat[count:], shapes, strict=True)])
+        return transpose(list(flat[count:]))
 
     like = [shaped(r) for r in results[1:]]
     image = tuple(shaped(z) for z in zeros)
@@ -130,15 +128,12 @@ def _made(
     for mode, function, probes, images in (("vjp", pull, (probe,), image), ("jvp", push, image, (probe,))):
         if mode not in old:
             continue
-        try:
-            second, _ = trace(function, *like, *probes)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise UnsupportedModeError(str(error)) from error
+        second, _ = trace(function, *like, *probes)
         derivative, parts[mode] = joined(first, second, old[mode].derivative.passes)
         passes[mode] = Pass(mode, derivative, probes, images)
     return zeros, passes, parts
 
 
 def _multiplied(block: Any) -> Any:
-    """A gradient (P_l,), from factors if it is in those."""
-    return (block[0].T @ block[1]).reshape(-1) if isinstance(block, tuple) else block
+    """A gradient, from factors if it is in those."""
+    return block[0].T @ block[1] if isinstance(block, tuple) else block

@@ -204,8 +204,8 @@ class Forward:
 def _is_quick(nodes: Sequence[str]) -> bool:
     """Whether torch itself made a graph, of layers that a second derivative is quick through."""
     slow = ("onvolution", "Rnn", "Checkpoint")
-    known = all(_BUILT_IN.search(node) and not any(word in node for word in slow) for node in nodes)
-    return known and 0 < len(nodes) <= MANY
+    few = 0 < len(nodes) <= MANY
+    return few and all(_BUILT_IN.search(node) and not any(word in node for word in slow) for node in nodes)
 
 
 _BUILT_IN = re.compile(r"Backward\d+$|^torch::autograd::AccumulateGrad$")

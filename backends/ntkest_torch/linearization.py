@@ -138,10 +138,8 @@ class TorchLinearization(AsOperator):
         """See `ntkest.linearization.Compacted`; J itself where it would not be much smaller, or parameters are live."""
         if self._compact is None:
             self._watch.check()
-            self._compact = self
             program = None if self._live else compacted(self._program, self._point)
-            if program is not None:
-                self._compact = self._in_coordinates(program) or self
+            self._compact = self if program is None else self._in_coordinates(program) or self
         return self._compact
 
     def _in_coordinates(self, program: Compact) -> TorchLinearization | None:
