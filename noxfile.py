@@ -65,23 +65,23 @@ def tests_numpy(session: nox.Session) -> None:
 
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
-    """Core tests, and the adapter for PyTorch."""
+    """The adapter for PyTorch, and what of the core tests meets it."""
     _install(session, "torch")
-    _pytest(session, *_core(), "tests/torch")
+    _pytest(session, *_core(), "tests/torch", options=["--framework", "torch"])
 
 
 @nox.session(name="tests-jax")
 def tests_jax(session: nox.Session) -> None:
-    """Core tests, and the adapter for JAX with Flax and Equinox."""
+    """The adapter for JAX with Flax and Equinox, and what of the core tests meets it."""
     _install(session, "jax")
-    _pytest(session, *_core(), "tests/jax")
+    _pytest(session, *_core(), "tests/jax", options=["--framework", "jax"])
 
 
 @nox.session(name="tests-all")
 def tests_all(session: nox.Session) -> None:
-    """Agreement of all backends with each other."""
-    _install(session, "autograd", "torch", "jax")
-    _pytest(session, "tests/agreement")
+    """Agreement of all backends with each other, and the benchmarks on a small scale."""
+    _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *EXTRAS["scale"]])
+    _pytest(session, "tests/agreement", *_benchmarked())
 
 
 @nox.session
@@ -201,5 +201,10 @@ def _pytest(session: nox.Session, *paths: str, marked: str = "not slow", options
 
 
 def _core() -> list[str]:
-    """The tests that need no framework: they run in every environment, over whatever arrays it has."""
-    return sorted(str(path) for path in Path("tests").glob("test_*.py"))
+    """The tests of the core: they run in every environment, over whatever arrays it has."""
+    return sorted({str(path) for path in Path("tests").glob("test_*.py")} - {*_benchmarked()})
+
+
+def _benchmarked() -> list[str]:
+    """The tests of the benchmarks."""
+    return sorted(str(path) for path in Path("tests").glob("test_benchmark_*.py"))

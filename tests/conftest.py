@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 
@@ -16,6 +17,14 @@ BACKENDS = available()
 """Set NTKEST_BACKENDS=torch,jax to require them: what is named there and missing is an error, not a skip."""
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--framework",
+        metavar="NAME",
+        help="only tests that meet this framework: in its folder, with its name as a parameter, or marked as needing it",
+    )
+
+
 def pytest_configure(config):
     required = [name for name in os.environ.get("NTKEST_BACKENDS", "").split(",") if name]
     missing = sorted(set(required) - set(BACKENDS))
@@ -25,6 +34,30 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     return f"backends: {', '.join(BACKENDS)}"
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        missing = [module for module in _needs(item) if find_spec(module) is None]
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
+    name = config.getoption("--framework")
+    if name is not None:
+        others = [item for item in items if not _meets(item, name)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def _needs(item):
+    """The modules that the marks of a test name."""
+    return [module for mark in item.iter_markers("needs") for module in mark.args]
+
+
+def _meets(item, framework):
+    """Whether a test would not be the same without a framework."""
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = [value for value in given if isinstance(value, str)]
+    return item.path.parent.name == framework or framework in (*names, *_needs(item))
 
 
 @pytest.fixture(params=BACKENDS)

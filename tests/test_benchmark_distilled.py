@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from benchmarks import distilled, distilled_averages, distilled_page
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
-needs_torch = pytest.mark.skipif(not find_spec("torch"), reason="needs torch")
 
 METHODS = {"uniform": 0.45, "kmeans": 0.52, "farthest": 0.53, "global": 0.8, "local-global": 0.81}
 
@@ -132,7 +130,7 @@ def test_a_difference_needs_an_interval_without_zero():
     assert distilled_averages.side_of(1.0, math.nan, 1) == 0
 
 
-@needs_torch
+@pytest.mark.needs("torch")
 def test_points_are_judged_by_the_span_of_explicit_gradients():
     import torch
 
@@ -171,7 +169,7 @@ def explicit(model, inputs):
     return np.asarray(rows)
 
 
-@needs_torch
+@pytest.mark.needs("torch")
 def test_a_tiny_run_writes_its_files(tmp_path, monkeypatch):
     """In this process: new ones each import torch."""
     from benchmarks.distilled_worker import perform, rounded

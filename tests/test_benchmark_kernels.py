@@ -308,8 +308,8 @@ def test_the_page_marks_what_misses_a_goal():
 # Width and depth ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("torch")
 def test_a_kernel_that_is_k_for_each_output_alone_is_off_by_nothing():
-    pytest.importorskip("torch")
     from benchmarks.width import compared
 
     draw = np.random.default_rng(0)
@@ -322,8 +322,8 @@ def test_a_kernel_that_is_k_for_each_output_alone_is_off_by_nothing():
     assert half["error"] == half["largest"] == 0.5
 
 
+@pytest.mark.needs("torch")
 def test_widths_are_measured_against_the_full_kernel():
-    pytest.importorskip("torch")
     from benchmarks.width import measured
 
     narrow, wide = measured(16, 0), measured(256, 0)
@@ -354,8 +354,8 @@ def test_the_page_of_widths_fits_slopes_and_marks_what_has_moved(tmp_path):
     assert (tmp_path / "width.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.needs("torch")
 def test_both_kernels_of_a_residual_network_are_timed_in_turns(tmp_path):
-    pytest.importorskip("torch")
     from benchmarks import depth, depth_page
 
     given = argparse.Namespace(examples=2, pixels=8, rounds=2)

@@ -1,14 +1,13 @@
 """The benchmark of the pipeline: its page comes from the numbers, and its images and network are what it says."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__, pipeline, pipeline_data
 
-pytestmark = pytest.mark.skipif(not (find_spec("torch") and find_spec("sklearn")), reason="needs torch, scikit-learn")
+pytestmark = pytest.mark.needs("torch", "sklearn")
 
 SMALL = [
     "--drawn",

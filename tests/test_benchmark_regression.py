@@ -1,7 +1,6 @@
 """The benchmark of regression: its page and figure come from the numbers, and its two networks are the same one."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert (tmp_path / "regression.svg").read_text().startswith("<?xml")
 
 
-@pytest.mark.skipif(not (find_spec("torch") and find_spec("jax")), reason="needs both frameworks")
+@pytest.mark.needs("torch", "jax")
 def test_both_frameworks_have_the_same_network_and_training():
     from benchmarks import regression_jax, regression_torch
 
@@ -70,7 +69,7 @@ def test_both_frameworks_have_the_same_network_and_training():
         assert not np.array_equal(array, start[name])
 
 
-@pytest.mark.skipif(not find_spec("torch"), reason="needs torch")
+@pytest.mark.needs("torch")
 def test_a_small_run_writes_its_files(tmp_path, monkeypatch):
     """In this process: new ones each import torch."""
     pytest.importorskip("matplotlib")

@@ -15,7 +15,7 @@ from tests.networks import available, linearized, network
 
 WITH = [name for name in available() if name in ("torch", "jax")]
 pytestmark = pytest.mark.skipif(not WITH, reason="no framework here has compact forms")
-in_torch = pytest.mark.skipif("torch" not in WITH, reason="in other frameworks compilations take long")
+in_torch = pytest.mark.needs("torch")  # in other frameworks compilations take long
 WIDE = (30, 40, 40, 3)
 TWO_SIDED = ["hutch++", "hutchinson", "nystrom++", "adaptive-hutch++", "xnystrace", "xtrace", "xtrace-power"]
 

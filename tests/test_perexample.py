@@ -115,9 +115,11 @@ def test_auto_takes_units_for_traces():
     assert (ntkest.trace(few).method, ntkest.trace(few).passes) == ("exact", 3)
 
 
+@pytest.mark.needs("torch")
 def test_trajectories_have_their_examples_on_axis_one():
     """States (T, N, H): axis 1 is found, and rows of example n are those of ``[:, n]``."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.manual_seed(0)
     gru, x = torch.nn.GRU(2, 3), torch.randn(4, 5, 2)
     J = ntkest.linearize(gru, x, output=0)
