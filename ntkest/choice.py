@@ -135,7 +135,7 @@ def _sketched(
             for n in (SKETCH.name, *rivals[number:])
         }
         if have >= ENOUGH:  # what XNysTrace is off by now is known better than forecast
-            seen = max(relative_error(e) for e in assess(SKETCH.look(problem, sketch), SKETCH.name))
+            seen = max(relative_error(e) for e in assess(SKETCH.moments(problem, sketch), SKETCH.name))
             forecast = error_of(problem, spectra, SKETCH, have, crowded=True)
             off = seen / forecast if forecast > 0 else 1.0  # 0 where it has all of the range
             left = {n: error * (off if n == SKETCH.name else max(off, 1.0)) for n, error in left.items()}

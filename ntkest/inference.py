@@ -13,11 +13,23 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from .estimate import FLOOR, AtMost, Estimate, Exactly, Law, ScaledChiSquare, StudentT
 from .estimators import Key, Moment, Problem
-from .linearization import Array, NonFiniteError, ZeroKernelError, eps, is_concrete, number, safe_root, scalar_dtype
+from .linearization import (
+    Array,
+    NonFiniteError,
+    ZeroKernelError,
+    beside,
+    dtype_name,
+    eps,
+    is_concrete,
+    number,
+    safe_root,
+    scalar_dtype,
+)
 
 ENOUGH_TO_DEBIAS = 16
 """From this many probes on the jackknife's bias correction of a ratio is worth its variance."""
@@ -236,26 +248,39 @@ def _wobble(xp: ModuleType, squares: Array, shift: Array) -> Array:
     return safe_root(xp, (m - 1) / m * xp.sum((logs - xp.mean(logs, axis=0)[None, :]) ** 2, axis=0))
 
 
+def _statistics(
+    xp: ModuleType,
+    quantity: Quantity,
+    rows: int,
+    dtype: str,
+    scale: float,
+    floor: float,
+    lean: float,
+    *arrays: tuple[Array | None, ...],
+) -> tuple[tuple[Array, ...], ...]:
+    """`Statistics` of arrays in a namespace, with the dtype by name."""
+    return Statistics(xp, quantity, rows, getattr(xp, dtype), scale, floor, lean)(*arrays)  # type: ignore[arg-type]
+
+
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
     """The estimate of `quantity`, with its parts if the problem has any; `result` goes to `Estimate`."""
     if quantity.debias_in is not None and result["method"] not in quantity.debias_in:
         quantity = replace(quantity, debias="")
-    J = problem.kernels[quantity.kernel or 0].J
+    J, xp = problem.kernels[quantity.kernel or 0].J, problem.xp
     chosen = [moments[key] for key in quantity.keys]
-    xp = array_namespace(chosen[0].value)
-    here = xp is problem.xp  # and not NumPy's, where it is looked at on the way
     _refuse_zero(quantity, moments)
-    floor = FLOOR * eps(problem.xp, J.outputs, *J.params)
+    floor, dtype = FLOOR * eps(xp, J.outputs, *J.params), scalar_dtype(xp, J.outputs)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
     lean = max((m.lean for m in chosen if m.refits is not None or m.offset is not None), default=0.5)
-    dtype = scalar_dtype(xp, J.outputs if here else chosen[0].value)
-    statistics = Statistics(xp, quantity, problem.rows, dtype, scale, floor, lean)
     replicates = tuple(moment.replicates for moment in chosen)
     refits = tuple(moment.refits for moment in chosen)
-    rows = (problem.kernels[0].compile(statistics) if here else statistics)(
+    rows = problem.on_host(_statistics, quantity, problem.rows, dtype_name(dtype), scale, floor, lean)(
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen), refits
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)
+
+    def placed(number: Array) -> Array:
+        return beside(xp, number, J.outputs, dtype) if isinstance(number, np.ndarray) else number
 
     def law(left: Array, right: Array, centre: Array | None = None) -> Law:
         found: StudentT | ScaledChiSquare = StudentT(samples - 1, left, right)
@@ -265,7 +290,9 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
 
     about = {**result.pop("about", {}), "samples": samples, "floor": floor}
     estimates = [
-        Estimate(quantity.name, value, error, law=law(*rest) if rest else Exactly(), about=about, **result)
+        Estimate(
+            quantity.name, placed(value), placed(error), law=law(*rest) if rest else Exactly(), about=about, **result
+        )
         for value, error, *rest in rows
     ]
     whole = estimates[0]

@@ -177,7 +177,7 @@ class Pilot:
         self.state, self.samples = state, samples
         progress_of(plan.progress)(problem.passes, plan.max_passes)
         self.spectra = spectra_of(problem, SKETCH, state)
-        self.values = self.assess(SKETCH.look(problem, state), SKETCH.name)
+        self.values = self.assess(SKETCH.moments(problem, state), SKETCH.name)
 
     # What they say ----------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--framework",
         metavar="NAME",
-        help="only tests that meet this framework: in its folder, with its name as a parameter, or marked as needing it",
+        help="only tests that meet this framework: in its folder, parametrized with it, or marked as needing it",
     )
 
 

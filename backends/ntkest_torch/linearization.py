@@ -69,7 +69,7 @@ class TorchLinearization(AsOperator):
         self._point = point
         self._watch = watch
         self._route = route
-        self._live = live
+        self.live = live
         self._check = check
         self._reverse = make_reverse(program, point, live)
         outputs, _ = self._reverse.graph()
@@ -138,7 +138,7 @@ class TorchLinearization(AsOperator):
         """See `ntkest.linearization.Compacted`; J itself where it would not be much smaller, or parameters are live."""
         if self._compact is None:
             self._watch.check()
-            program = None if self._live else compacted(self._program, self._point)
+            program = None if self.live else compacted(self._program, self._point)
             self._compact = self if program is None else self._in_coordinates(program) or self
         return self._compact
 
@@ -163,7 +163,7 @@ class TorchLinearization(AsOperator):
     def _examples(self) -> ExampleReverse:
         if self._by_example is None:
             examples = checked_examples(self.examples)
-            self._by_example = ExampleReverse(self._program, self._point, self._live, examples, self.outputs.shape)
+            self._by_example = ExampleReverse(self._program, self._point, self.live, examples, self.outputs.shape)
         return self._by_example
 
     @property
@@ -215,8 +215,8 @@ class TorchLinearization(AsOperator):
         if isinstance(self._program, Compact):
             raise InvalidValueError("a compact form belongs to its point; take that of J.at(params)")
         self._watch.check()
-        point, watch = moved(self._program, self._point, params, self._live)
-        J = TorchLinearization(self._program, point, watch, self._route, self._live, self._check)
+        point, watch = moved(self._program, self._point, params, self.live)
+        J = TorchLinearization(self._program, point, watch, self._route, self.live, self._check)
         J.epsilon, J._reverse.away = self.epsilon, True
         if self._check:
             check_finite(xp, J.params, J.param_names, J.outputs)

@@ -9,6 +9,7 @@ Reference: Hutchinson, "A stochastic estimator of the trace of the influence mat
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 
 from ..linearization import Array, leading
 from ..probes import Probes, draw_cotangents
@@ -91,8 +92,14 @@ class Hutchinson:
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means over probes."""
-        xp = problem.xp
-        return {**{key: mean_moment(xp, pieces) for key, pieces in state.samples.items()}, **state.targets}
+        found = problem.on_host(_means)(tuple(state.samples.values()))
+        return {**{key: Moment(*arrays) for key, arrays in zip(state.samples, found, strict=True)}, **state.targets}
+
+
+def _means(xp: ModuleType, samples: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, Array | None], ...]:
+    """Values and replicates of means over samples; array-only."""
+    moments = [mean_moment(xp, pieces) for pieces in samples]
+    return tuple((moment.value, moment.replicates) for moment in moments)
 
 
 def _row_products(problem: Problem, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:

@@ -17,14 +17,16 @@ one-sided remainder, the range from JV and the form for norms and products use K
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..linearization import Array, beside, eps, leading, scalar_dtype
+from ..linearization import Array, Expand, beside, eps, leading, scalar_dtype
 from ..probes import (
     SKETCH,
     TANGENT_SKETCH,
+    Centre,
     Probes,
     cotangent_expander,
     draw_cotangents,
@@ -33,7 +35,7 @@ from ..probes import (
 )
 from .applied import apply_kernel
 from .exact import UnitCotangents
-from .images import OutputImages, row_gram
+from .images import OutputImages, RowGram, row_gram
 from .onesided import REVERSE
 from .problem import Key, Moment, Problem, target_moments
 
@@ -153,12 +155,10 @@ class HutchPP:
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """The exact parts plus what the remainder averages."""
-        found = dict(state.targets)
-        for key, rest in REVERSE.moments(_without_targets(problem), state.remainder).items():
-            offset = state.norms[key[1]] if key[0] == "trace" else _known(problem, state, key[1], key[-1])
-            assert rest.replicates is not None
-            found[key] = Moment(offset + rest.value, offset[None, :] + rest.replicates, offset)
-        return found
+        rests = REVERSE.moments(_without_targets(problem), state.remainder)
+        known = (state.norms[k[1]] if k[0] == "trace" else _known(problem, state, k[1], k[-1]) for k in rests)
+        found = problem.on_host(_beside)(tuple(known), tuple((rest.value, rest.replicates) for rest in rests.values()))
+        return {**{key: Moment(*arrays) for key, arrays in zip(rests, found, strict=True)}, **state.targets}
 
 
 HUTCHPP = HutchPP("hutch++", "KS")
@@ -185,17 +185,30 @@ def _project(problem: Problem, basis: Array) -> tuple[tuple[Array, ...], tuple[t
     return tuple(norms), None
 
 
+def _beside(
+    xp: ModuleType, offsets: tuple[Array, ...], rests: tuple[tuple[Array, Array], ...]
+) -> tuple[tuple[Array, Array, Array], ...]:
+    """Value, replicates and offset of moments with an exact part; array-only."""
+    pairs = zip(offsets, rests, strict=True)
+    return tuple((offset + value, offset[None, :] + without, offset) for offset, (value, without) in pairs)
+
+
 def _known(problem: Problem, state: State, a: int, b: int) -> Array:
     """2⟨K_aQ, K_bQ⟩ - ⟨QᵀK_aQ, QᵀK_bQ⟩, (rows,)."""
-    xp = problem.xp
     assert state.images is not None
-    gram = row_gram(problem, a, "jvp")
-    basis = (state.basis,) * problem.rows
-    left, right = state.images[a], state.images[b]
-    inner = xp.sum(xp.linalg.diagonal(gram(left, right)), axis=1)
-    small = gram(left, basis)
-    other = small if a == b else gram(right, basis)
-    return 2.0 * inner - xp.sum(small * other, axis=(1, 2))
+    step = problem.compiled(_captured, problem.xp, row_gram(problem, a, "jvp"))
+    known: Array = step(state.basis, state.images[a], None if a == b else state.images[b])
+    return known
+
+
+def _captured(
+    xp: ModuleType, gram: RowGram, basis: Array, left: tuple[Array, ...], right: tuple[Array, ...] | None
+) -> Array:
+    """`_known` of Q and images (k, M) for the whole and each part, of one kernel or of two; array-only."""
+    own = gram(left, (basis,) * len(left))
+    other = own if right is None else gram(right, (basis,) * len(right))
+    inner = xp.sum(xp.linalg.diagonal(gram(left, left if right is None else right)), axis=1)
+    return 2.0 * inner - xp.sum(own * other, axis=(1, 2))
 
 
 def _most_columns(problem: Problem) -> int:
@@ -205,20 +218,26 @@ def _most_columns(problem: Problem) -> int:
 
 
 def _orthonormalise(problem: Problem, old: Array | None, columns: Array) -> Array:
-    """New orthonormal rows that extend `old`, from the rows of `columns`; no more in all than the space has.
+    """New orthonormal rows that extend `old`, from the rows of `columns`; no more in all than the space has."""
+    have = 0 if old is None else old.shape[0]
+    columns = columns[: min(columns.shape[0], _most_columns(problem) - have), :]
+    fresh: Array = problem.compiled(_extension, problem.xp, problem.centre)(old, columns)
+    return fresh
+
+
+def _extension(xp: ModuleType, centre: Centre | None, old: Array | None, columns: Array) -> Array:
+    """The rows that `columns` add to `old`; array-only.
 
     Householder QR of [Q_old, Y] returns Q_old (up to sign) and then directions orthogonal to it to
     rounding, also where Y adds nothing new. Only its derivative breaks down there, so a trace of the unit vectors is
     mixed in. Estimates are unbiased whatever Q is, and this Q captures as much.
     """
-    xp = problem.xp
     columns = xp.astype(columns, scalar_dtype(xp, columns), copy=False)
-    have = 0 if old is None else old.shape[0]
-    columns = columns[: min(columns.shape[0], _most_columns(problem) - have), :]
     if not columns.shape[0]:
         return columns
+    have = 0 if old is None else old.shape[0]
     index = beside(xp, np.arange(have, have + columns.shape[0]), columns, xp.int32)
-    units = UnitCotangents(xp, problem.size, columns.dtype, 0, problem.centre)(index)
+    units = UnitCotangents(xp, columns.shape[1], columns.dtype, 0, centre)(index)
     columns = columns + units * (eps(xp, columns) ** (2 / 3) * xp.max(xp.abs(columns)))
     stack = columns if old is None else xp.concat([old, columns], axis=0)
     q, _ = xp.linalg.qr(stack.T)
@@ -227,9 +246,16 @@ def _orthonormalise(problem: Problem, old: Array | None, columns: Array) -> Arra
 
 def _complement(problem: Problem, signs: Array, basis: Array) -> Array:
     """Cotangents P H ω, (l, M)."""
-    omega = cotangent_expander(problem.kernels[0].J, 0, problem.centre)(signs)
-    wide = problem.xp.astype(omega, basis.dtype, copy=False)
-    return _as_cotangents(problem, wide - (wide @ basis.T) @ basis)
+    expand = cotangent_expander(problem.kernels[0].J, 0, problem.centre)
+    outside: Array = problem.compiled(_outside, problem.xp, expand)(signs, basis)
+    return outside
+
+
+def _outside(xp: ModuleType, expand: Expand, signs: Array, basis: Array) -> Array:
+    """What probes have beside a basis, in their dtype; array-only."""
+    omega = expand(signs)
+    wide = xp.astype(omega, basis.dtype, copy=False)
+    return xp.astype(wide - (wide @ basis.T) @ basis, omega.dtype, copy=False)
 
 
 def _as_cotangents(problem: Problem, rows: Array) -> Array:

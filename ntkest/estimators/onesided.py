@@ -146,7 +146,7 @@ class OneSided:
         counts = tuple((state.sums[key].counts, state.sums[key].pairs) for key in pairs)
         samples = tuple((state.norms if key[0] == "trace" else state.heights)[key[1]] for key in means)
         sums = tuple((state.sums[key].involving, state.sums[key].total) for key in pairs)
-        found = problem.compiled(_means, problem.xp, counts)(samples, sums)
+        found = problem.on_host(_means, counts)(samples, sums)
         return {
             **{key: Moment(*arrays) for key, arrays in zip([*means, *pairs], found, strict=True)},
             **state.targets,

@@ -166,7 +166,7 @@ class ByExample:
         sums = tuple((state.within[key].involving, state.within[key].total) for key in pairs)
         norms = tuple(state.norms[key[1]] for key in traces)
         between = tuple(state.between[key] for key in pairs)
-        found = problem.compiled(_means, problem.xp, counts)(norms, between, sums)
+        found = problem.on_host(_means, counts)(norms, between, sums)
         return {**{k: Moment(*arrays) for k, arrays in zip([*traces, *pairs], found, strict=True)}, **state.known}
 
     def remark(self, problem: Problem, state: State) -> str:

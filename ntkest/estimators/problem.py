@@ -21,9 +21,14 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
 
-from ..linearization import Array, Expand, Linearization, Reduce, Tree
+import numpy as np
+
+from ..linearization import Array, Expand, Linearization, Reduce, Tree, settled
 from ..probes import Centre, Probes, cotangent_expander, probe_exponent
 from ..tangents import Gram, Groups, SquareNorms
+
+SMALL = 2**18
+"""Numbers of an array up to which a step on the host is not slower than elsewhere."""
 
 Key = tuple[Any, ...]
 """The name of a moment, as in the table above."""
@@ -141,6 +146,24 @@ class Problem:
     def compiled(self, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
         """`function` with its first arguments, hashable by value, fixed; compiled where the backend can do that."""
         return self.kernels[0].compile(Bound(function, static))
+
+    def on_host(self, function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+        """`function` of a namespace, `static` and trees of small arrays, in NumPy.
+
+        A step there costs a microsecond, and nothing is compiled for numbers of probes that are soon others. Where
+        arrays are traced, differentiated or large, they stay where they are, and `function` is `compiled`.
+        """
+
+        def run(*arrays: Any) -> Any:
+            here = None if any(getattr(kernel.J, "live", False) for kernel in self.kernels) else _on_host(arrays)
+            if here is None:
+                return self.compiled(function, self.xp, *static)(*arrays)
+            import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
+
+            with np.errstate(all="ignore"):  # what is not finite is told of where it becomes a result
+                return function(np_namespace, *static, *here)
+
+        return run
 
     @property
     def size(self) -> int:
@@ -281,6 +304,18 @@ def target_moments(problem: Problem) -> dict[Key, Moment]:
             share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
             moments["target", a] = Moment(share(norms, problem.target_norm))
     return moments
+
+
+def _on_host(tree: Any) -> Any:
+    """A tree of arrays and numbers with its arrays on the host; None if one of them cannot or should not be there."""
+    if isinstance(tree, tuple):
+        parts = [_on_host(part) for part in tree]
+        return (
+            None if any(new is None and old is not None for new, old in zip(parts, tree, strict=True)) else tuple(parts)
+        )
+    if tree is None or isinstance(tree, int | float):
+        return tree
+    return settled(tree) if math.prod(tree.shape) <= SMALL else None
 
 
 def whole_and_parts(xp: ModuleType, named: bool, parts: Array, axis: int) -> Array:

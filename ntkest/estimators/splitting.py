@@ -122,105 +122,117 @@ def add_probes(problem: Problem, state: State, signs: Array) -> State:
 
 def remainder_moments(problem: Problem, state: State) -> dict[Key, Moment]:
     """All moments but those of targets, from everything spent so far."""
-    keys = tuple(sorted(key for key in problem.needs if key[0] != "target"))
-    rule = Rule(
-        problem.xp,
-        bool(problem.groups.names),
-        keys,
-        tuple(sorted(state.pulled)),
-        cotangent_expander(problem.kernels[0].J, 0),
-        tuple(ROUNDING * eps(problem.xp, k.J.outputs, *k.J.params) for k in problem.kernels),
-    )
-    pulled = tuple(state.pulled[key] for key in rule.pulls)
-    found = problem.kernels[0].compile(rule)(state.signs, state.images, state.norms, state.grams, pulled)
+    xp, keys = problem.xp, tuple(sorted(key for key in problem.needs if key[0] != "target"))
+    pairs = tuple((key[1], key[-1]) for key in keys if key[0] != "trace")
+    products = Products(xp, cotangent_expander(problem.kernels[0].J, 0), pairs)
+    known = problem.kernels[0].compile(products)(state.signs, state.images)
+    pulled = tuple((state.pulled[a, b], state.pulled[b, a]) for a, b in pairs)
+    floors = tuple(ROUNDING * eps(xp, k.J.outputs, *k.J.params) for k in problem.kernels)
+    rule = problem.on_host(_moments, bool(problem.groups.names), keys, floors)
+    found = rule(state.norms, state.grams, pulled, *known)
     return {key: replace(Moment(*arrays), lean=LEAN) for key, arrays in zip(keys, found, strict=True)}
 
 
 @dataclass(frozen=True)
-class Rule:
-    """From a state's arrays to (value, replicates, offset) of each moment in `keys`; array-only."""
+class Products:
+    """Inner products of probes and images; array-only."""
 
     xp: ModuleType
-    named: bool
-    keys: tuple[Key, ...]
-    pulls: tuple[tuple[int, int], ...]
     expand: Expand
-    floors: tuple[float, ...]
-    """For each kernel the share of ‖Jᵀω‖² up to which a remainder is nothing but rounding, and counts as none."""
+    pairs: tuple[tuple[int, int], ...]
 
-    def __call__(
-        self,
-        signs: Array,
-        images: tuple[Array, ...],
-        norms: tuple[tuple[Array, ...], ...],
-        grams: tuple[tuple[Array, ...], ...],
-        pulled: tuple[Array, ...],
-    ) -> tuple[tuple[Array, Array, Array], ...]:
-        """Moments in the order of `keys`."""
+    def __call__(self, signs: Array, images: tuple[Array, ...]) -> tuple[tuple[Array, ...], ...]:
+        """For each kernel Zᵀω (parts, l, k) and ‖Z‖_F² (parts,); for each of `pairs` ‖Z_aᵀZ_b‖_F² (parts, parts)."""
         omega = self.expand(signs)
-        known = [self._heights(omega, z) for z in images]
-        squares = dict(zip(self.pulls, pulled, strict=True))
-        rests = []
-        for a, pieces in enumerate(norms):
-            raw = self.xp.concat(pieces, axis=0)
-            rest = raw - self.xp.astype(self.xp.sum(known[a] ** 2, axis=2).T, raw.dtype, copy=False)
-            real = self.xp.mean(rest, axis=0) > self.floors[a] * self.xp.mean(raw, axis=0)
-            rests.append(self.xp.where(real[None, :], self.xp.maximum(rest, rest * 0), rest * 0))
-        residuals = self._residuals(grams, known)
-        found = []
-        for key in self.keys:
-            a, b = key[1], key[-1]
-            if key[0] == "trace":
-                parts = SquareNorms(self.xp, (0,), 1)(self.xp.reshape(images[a], (images[a].shape[0], -1)))[:, 0]
-                offset = whole_and_parts(self.xp, self.named, parts, 0)
-                rest = mean_moment(self.xp, (whole_and_parts(self.xp, self.named, rests[a], 1),))
-            else:
-                offset = self._total(squares[a, b] + squares[b, a]) - self._total(self._products(images[a], images[b]))
-                rest = self._pairs([window[a] * window[b] for window in residuals])
-            assert rest.replicates is not None
-            offset = self.xp.astype(offset, rest.value.dtype, copy=False)
-            found.append((offset + rest.value, offset[None, :] + rest.replicates, offset))
-        return tuple(found)
+        heights = tuple(self._heights(omega, z) for z in images)
+        norms = tuple(SquareNorms(self.xp, (0,), 1)(self.xp.reshape(z, (z.shape[0], -1)))[:, 0] for z in images)
+        return heights, norms, tuple(self._squares(images[a], images[b]) for a, b in self.pairs)
 
     def _heights(self, omega: Array, z: Array) -> Array:
-        """Zᵀω, (parts, l, k), of Zᵀ (parts, k, M)."""
+        """Zᵀω (parts, l, k), of Zᵀ (parts, k, M)."""
         parts, k, size = z.shape
         rows = Gram(self.xp, (0,), 1)(self.xp.reshape(z, (parts * k, size)), omega)[0, ...]
         return self.xp.permute_dims(self.xp.reshape(rows, (parts, k, omega.shape[0])), (0, 2, 1))
 
-    def _products(self, left: Array, right: Array) -> Array:
-        """‖Z_aᵀZ_b‖_F² by parts of both, (parts, parts)."""
+    def _squares(self, left: Array, right: Array) -> Array:
         parts, size = left.shape[0], left.shape[2]
         rows = [self.xp.reshape(z, (-1, size)) for z in (left, right)]
         gram = Gram(self.xp, (0,), 1)(*rows)[0, ...]
         return self.xp.sum(self.xp.reshape(gram, (parts, left.shape[1], parts, right.shape[1])) ** 2, axis=(1, 3))
 
-    def _total(self, squares: Array) -> Array:
-        """(rows,) of squares by parts of both sides: all of them, and each part with itself."""
-        whole = self.xp.reshape(self.xp.sum(squares), (1,))
-        return self.xp.concat([whole, self.xp.linalg.diagonal(squares)], axis=0) if self.named else whole
 
-    def _residuals(self, grams: tuple[tuple[Array, ...], ...], known: list[Array]) -> list[list[Array]]:
-        """For each window, for each kernel (rows, w, w): e_ij."""
-        start, residuals = 0, []
-        for window in grams:
-            stop = start + window[0].shape[1]
-            mine = [heights[:, start:stop, :] for heights in known]
-            rests = [
-                raw - self.xp.astype(h @ self.xp.permute_dims(h, (0, 2, 1)), raw.dtype, copy=False)
-                for raw, h in zip(window, mine, strict=True)
-            ]
-            residuals.append([whole_and_parts(self.xp, self.named, rest, 0) for rest in rests])
-            start = stop
-        return residuals
+def _moments(
+    xp: ModuleType,
+    named: bool,
+    keys: tuple[Key, ...],
+    floors: tuple[float, ...],
+    norms: tuple[tuple[Array, ...], ...],
+    grams: tuple[tuple[Array, ...], ...],
+    pulled: tuple[tuple[Array, Array], ...],
+    heights: tuple[Array, ...],
+    traces: tuple[Array, ...],
+    squares: tuple[Array, ...],
+) -> tuple[tuple[Array, Array, Array], ...]:
+    """(value, replicates, offset) of each moment in `keys`, from a state's arrays and `Products`; array-only.
 
-    def _pairs(self, windows: list[Array]) -> Moment:
-        """The mean over pairs i ≠ j within windows of q_ij (rows, w, w)."""
-        sums, total = PairSums(), 0.0 * windows[0][:, 0, 0]
-        for q in windows:
-            (involving,), total = pair_sums(self.xp, q, (), (), total, diagonal=False)
-            sums = sums.grown((), q.shape[1], (involving,), total, diagonal=False)
-        return pair_moment(self.xp, sums.counts, sums.pairs, sums.involving, total)
+    `floors` are for each kernel the share of ‖Jᵀω‖² up to which a remainder is but rounding, and counts as none.
+    """
+    rests = [_rest(xp, *arrays) for arrays in zip(floors, norms, heights, strict=True)]
+    residuals, known = _residuals(xp, named, grams, heights), iter(zip(pulled, squares, strict=True))
+    found = []
+    for key in keys:
+        a, b = key[1], key[-1]
+        if key[0] == "trace":
+            offset = whole_and_parts(xp, named, traces[a], 0)
+            rest = mean_moment(xp, (whole_and_parts(xp, named, rests[a], 1),))
+        else:
+            (there, back), both = next(known)
+            offset = _total(xp, named, there + back) - _total(xp, named, both)
+            rest = _pairs(xp, [window[a] * window[b] for window in residuals])
+        assert rest.replicates is not None
+        offset = xp.astype(offset, rest.value.dtype, copy=False)
+        found.append((offset + rest.value, offset[None, :] + rest.replicates, offset))
+    return tuple(found)
+
+
+def _rest(xp: ModuleType, floor: float, norms: tuple[Array, ...], heights: Array) -> Array:
+    """‖Jᵀω‖² - ‖Zᵀω‖² (l, parts)."""
+    raw = xp.concat(norms, axis=0)
+    rest = raw - xp.astype(xp.sum(heights**2, axis=2).T, raw.dtype, copy=False)
+    real = xp.mean(rest, axis=0) > floor * xp.mean(raw, axis=0)
+    return xp.where(real[None, :], xp.maximum(rest, rest * 0), rest * 0)
+
+
+def _total(xp: ModuleType, named: bool, squares: Array) -> Array:
+    """(rows,) of squares by parts of both sides: all of them, and each part with itself."""
+    whole = xp.reshape(xp.sum(squares), (1,))
+    return xp.concat([whole, xp.linalg.diagonal(squares)], axis=0) if named else whole
+
+
+def _residuals(
+    xp: ModuleType, named: bool, grams: tuple[tuple[Array, ...], ...], heights: tuple[Array, ...]
+) -> list[list[Array]]:
+    """For each window, for each kernel (rows, w, w): e_ij."""
+    start, residuals = 0, []
+    for window in grams:
+        stop = start + window[0].shape[1]
+        mine = [known[:, start:stop, :] for known in heights]
+        rests = [
+            raw - xp.astype(h @ xp.permute_dims(h, (0, 2, 1)), raw.dtype, copy=False)
+            for raw, h in zip(window, mine, strict=True)
+        ]
+        residuals.append([whole_and_parts(xp, named, rest, 0) for rest in rests])
+        start = stop
+    return residuals
+
+
+def _pairs(xp: ModuleType, windows: list[Array]) -> Moment:
+    """The mean over pairs i ≠ j within windows of q_ij (rows, w, w)."""
+    sums, total = PairSums(), 0.0 * windows[0][:, 0, 0]
+    for q in windows:
+        (involving,), total = pair_sums(xp, q, (), (), total, diagonal=False)
+        sums = sums.grown((), q.shape[1], (involving,), total, diagonal=False)
+    return pair_moment(xp, sums.counts, sums.pairs, sums.involving, total)
 
 
 def _push(problem: Problem, a: int, span: Span, old: Array | None) -> Array:

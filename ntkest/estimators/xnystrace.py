@@ -155,21 +155,8 @@ class XNysTrace(LeaveOneOut):
         """Means of leave-one-out samples."""
         keys = tuple(sorted(problem.needs - state.targets.keys()))
         products = tuple(state.products[key[1], key[-1]] for key in keys)
-        found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
-            state.factors, products, state.overlaps
-        )
+        found = problem.on_host(_moments, keys, dimension(problem))(state.factors, products, state.overlaps)
         return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
-
-    def look(self, problem: Problem, state: State) -> dict[Key, Moment]:
-        """The same in NumPy, to decide by: with nothing to compile for a number of samples that is soon another."""
-        import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
-
-        keys = tuple(sorted(problem.needs - state.targets.keys()))
-        products = tuple(numbers(state.products[key[1], key[-1]]) for key in keys)
-        factors = tuple(map(numbers, state.factors))
-        found = _moments(np_namespace, keys, dimension(problem), factors, products, numbers(state.overlaps))
-        exactly = {key: Moment(numbers(moment.value)) for key, moment in state.targets.items()}
-        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **exactly}
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import ModuleType
+from typing import Any
 
 from ..forecast import Sketch
 from ..linearization import Array, Blocks, accumulator, numbers
@@ -114,8 +115,11 @@ class XTrace(LeaveOneOut):
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means of leave-one-out samples."""
         keys = tuple(sorted(problem.needs - state.targets.keys()))
-        found = problem.compiled(_moments, problem.xp, keys, dimension(problem))(
-            state.probes, state.energies, state.images, state.basis, _whole(state), state.pulled, state.applied
+        products = problem.kernels[0].compile(Products(problem.xp, keys))
+        found = problem.on_host(_moments, keys, dimension(problem))(
+            _whole(state),
+            state.energies,
+            products(state.probes, state.images, state.basis, state.pulled, state.applied),
         )
         assert state.factor is not None
         lean = _lean(state.factor.shape[0])
@@ -244,45 +248,60 @@ def _weight(xp: ModuleType, images: Array) -> Array:
     return xp.where(square > 0, xp.where(square > 0, square, square * 0 + 1) ** -0.5, square * 0)
 
 
+@dataclass(frozen=True)
+class Products:
+    """Inner products (m, m) of what a state holds, for the moments in `keys`; array-only."""
+
+    xp: ModuleType
+    keys: tuple[Key, ...]
+
+    def __call__(
+        self,
+        probes: Array,
+        images: tuple[Blocks, ...],
+        basis: Blocks,
+        pulled: tuple[Blocks, ...],
+        applied: tuple[Blocks, ...],
+    ) -> tuple[Any, ...]:
+        """QᵀΩ and ‖ω‖²; QᵀKQ and QᵀKΩ for each kernel; and for each key with two kernels those of a `Pair`."""
+        own = [self._inner(basis, z) for z in applied] or [self._inner(g, g) for g in pulled]
+        actions = tuple((h, self._inner(basis, y)) for h, y in zip(own, images, strict=True))
+        pairs = tuple(self._pair(images, applied, key[1], key[-1]) for key in self.keys if key[0] != "trace")
+        return self._inner(basis, (probes,)), self._norms((probes,), (probes,)), actions, pairs
+
+    def _pair(self, y: tuple[Blocks, ...], z: tuple[Blocks, ...], a: int, b: int) -> tuple[Array, ...]:
+        return self._inner(z[a], z[b]), self._inner(y[a], z[b]), self._inner(y[b], z[a]), self._norms(y[a], y[b])
+
+    def _inner(self, left: Blocks, right: Blocks) -> Array:
+        found = grow_products(self.xp, left is right, None, left, right)
+        return self.xp.astype(found, accumulator(self.xp, found), copy=False)
+
+    def _norms(self, left: Blocks, right: Blocks) -> Array:
+        return self.xp.linalg.diagonal(self._inner(left, right))
+
+
 def _moments(
     xp: ModuleType,
     keys: tuple[Key, ...],
     dimension: int,
-    probes: Array,
-    energies: tuple[Array, ...],
-    images: tuple[Blocks, ...],
-    basis: Blocks,
     factor: Array,
-    pulled: tuple[Blocks, ...],
-    applied: tuple[Blocks, ...],
+    energies: tuple[Array, ...],
+    products: tuple[Any, ...],
 ) -> tuple[Triple, ...]:
-    """What `summarise` makes of each key; array-only."""
-    wide = accumulator(xp, factor)
-
-    def inner(left: Blocks, right: Blocks) -> Array:
-        return xp.astype(grow_products(xp, left is right, None, left, right), wide, copy=False)
-
-    def norms(left: Blocks, right: Blocks) -> Array:
-        return xp.linalg.diagonal(inner(left, right))
-
-    s = Factor.of(xp, xp.astype(factor, wide, copy=False)).s
-    known = Range(s, inner(basis, (probes,)), norms((probes,), (probes,)), dimension)
-    actions = []
-    for a, energy in enumerate(energies):
-        h = inner(basis, applied[a]) if applied else inner(pulled[a], pulled[a])
-        actions.append(Action((h + h.T) / 2.0, inner(basis, images[a]), xp.astype(energy, wide, copy=False)))
+    """What `summarise` makes of each key, from R, ω_iᵀKω_i and `Products`; array-only."""
+    shared, norms, known, pairs = products
+    wide, rest = accumulator(xp, factor), iter(pairs)
+    basis = Range(Factor.of(xp, xp.astype(factor, wide, copy=False)).s, shared, norms, dimension)
+    actions = [
+        Action((h + h.T) / 2.0, g, xp.astype(energy, wide, copy=False))
+        for (h, g), energy in zip(known, energies, strict=True)
+    ]
     found = []
     for key in keys:
         a, b = key[1], key[-1]
         if key[0] == "trace":
-            samples = trace_samples(xp, known, actions[a])
+            samples = trace_samples(xp, basis, actions[a])
         else:
-            pair = Pair(
-                inner(applied[a], applied[b]),
-                inner(images[a], applied[b]),
-                inner(images[b], applied[a]),
-                norms(images[a], images[b]),
-            )
-            samples = product_samples(xp, known, actions[a], actions[b], pair)
+            samples = product_samples(xp, basis, actions[a], actions[b], Pair(*next(rest)))
         found.append(summarise(xp, samples))
     return tuple(found)

@@ -45,6 +45,7 @@ from .precision import (
     beside,
     detached,
     device,
+    dtype_name,
     eps,
     host,
     is_concrete,
@@ -52,6 +53,7 @@ from .precision import (
     numbers,
     safe_root,
     scalar_dtype,
+    settled,
     tolerance,
 )
 from .protocol import (
@@ -119,6 +121,7 @@ __all__ = [
     "checked_examples",
     "detached",
     "device",
+    "dtype_name",
     "eps",
     "example_sizes",
     "find_backend",
@@ -143,6 +146,7 @@ __all__ = [
     "same_kernel",
     "scalar_dtype",
     "select",
+    "settled",
     "sliced_products",
     "slices",
     "tolerance",

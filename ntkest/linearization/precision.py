@@ -48,7 +48,7 @@ def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array
     """Host numbers as an array beside `like` (which may be traced, and then has no device), by default in its dtype."""
     dtype = like.dtype if dtype is None else dtype
     host = np.asarray(values)
-    name = re.findall(r"\w+", str(dtype))[-1]
+    name = dtype_name(dtype)
     if name in _NUMPYS_OWN:  # converted on the host, it needs no conversion on the device
         host = host.astype(name, copy=False)
     where = device(like)
@@ -82,6 +82,8 @@ def number(value: Array, what: str = "this value") -> float:
 def numbers(values: Array, what: str = "these values") -> np.ndarray:
     """A small array on the host, in float64; for decisions, intervals and plots, never for results."""
     values = detached(values)
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64, copy=False)
     try:
         return np.asarray(values.tolist(), dtype=np.float64)
     except (TypeError, RuntimeError) as error:
@@ -97,7 +99,7 @@ def numbers(values: Array, what: str = "these values") -> np.ndarray:
 def host(array: Array) -> np.ndarray:
     """An array on the host, in its own dtype if NumPy has that and else in float32; to be written to files."""
     xp, array = array_namespace(array), detached(array)
-    if re.findall(r"\w+", str(array.dtype))[-1] not in _NUMPYS_OWN | {"bool"}:
+    if dtype_name(array.dtype) not in _NUMPYS_OWN | {"bool"}:
         array = xp.astype(array, xp.float32)
     try:
         return np.asarray(array)
@@ -107,6 +109,23 @@ def host(array: Array) -> np.ndarray:
         except (TypeError, ValueError):
             array = to_device(array, xp.__array_namespace_info__().default_device())
         return np.asarray(array)
+
+
+def settled(array: Array) -> np.ndarray | None:
+    """`host` of what has a content now and hangs on no gradient tape; None of anything else."""
+    if isinstance(array, np.ndarray):
+        return array
+    if getattr(array, "requires_grad", False):
+        return None
+    try:
+        return host(array)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype in every namespace, such as "float32"."""
+    return str(re.findall(r"\w+", str(dtype))[-1])
 
 
 def is_concrete(value: Array) -> bool:

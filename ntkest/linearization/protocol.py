@@ -196,6 +196,15 @@ class Uses(Protocol):
         ...
 
 
+class Live(Protocol):
+    """Optional on a linearization, found by asking for the attribute ``live``."""
+
+    @property
+    def live(self) -> bool:
+        """Whether results are to be differentiated although arrays have values: they must stay where they are then."""
+        ...
+
+
 class Products(Protocol):
     """Optional on a linearization, found by asking for the attribute ``fast_products``, which holds nothing of it."""
 
