@@ -58,7 +58,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """Core tests, and the adapter for HIPS autograd, with what `ntkest demo` needs; on the lowest NumPy and SciPy."""
+    """Core tests, workers of dask among them, and the adapter for HIPS autograd; on the lowest NumPy and SciPy."""
     _install(session, "autograd", more=[*LOWEST, *EXTRAS["app"], *EXTRAS["scale"]])
     _pytest(session, *_core(), "tests/numpy")
 
@@ -82,13 +82,6 @@ def tests_all(session: nox.Session) -> None:
     """Agreement of all backends with each other, and the benchmarks on a small scale."""
     _install(session, "autograd", "torch", "jax", more=[*EXTRAS["app"], *EXTRAS["scale"]])
     _pytest(session, "tests/agreement", *_benchmarked())
-
-
-@nox.session
-def workers(session: nox.Session) -> None:
-    """Kernels on workers of an embedded dask cluster, and one of two killed."""
-    _install(session, "autograd", more=EXTRAS["scale"])
-    _pytest(session, "tests/test_kernel_farm.py", "tests/test_cli_kernel.py", marked="slow")
 
 
 @nox.session

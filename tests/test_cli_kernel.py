@@ -119,7 +119,6 @@ def test_another_kernel_is_replaced_by_force_only(folder, capsys):
     assert stored("K.zarr").shape == (8, 8)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dask's own, about ports and processes that went away
 def test_workers_write_the_same_kernel(folder, capsys):
     pytest.importorskip("distributed")

@@ -109,7 +109,6 @@ def test_a_function_is_found_by_its_name():
     assert name_of("package.model:make") == "package.model:make"
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dask's own, about ports and processes that went away
 def test_a_dask_worker_that_is_killed_changes_nothing(target, tmp_path):
     distributed = pytest.importorskip("distributed")

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import ntkest
-from ntkest.estimators import METHODS
+from ntkest.estimators import ESTIMATORS, METHODS
+from ntkest.inference import alignment_of, frobenius_norm_of, trace_of
+from ntkest.quantities import pose
 from tests import oracle
 
 SAMPLING = [method for method in METHODS if method not in ("auto", "exact", "reverse-by-example")]
@@ -26,6 +28,20 @@ def test_a_tolerance_is_met_or_said_not_to_be(method):
     poor = ntkest.trace(J, method=method, rtol=1e-4, max_passes=60)
     assert not poor.converged
     assert 40 <= poor.passes <= 60
+
+
+@pytest.mark.parametrize("quantities", [[trace_of(0)], [frobenius_norm_of(0)], [alignment_of(0, 1)]])
+@pytest.mark.parametrize("method", [method for method in SAMPLING if method != "adaptive-hutch++"])
+def test_no_passes_are_left_that_would_pay_for_another_sample(method, quantities):
+    """Unless there can be no more of them."""
+    estimator = ESTIMATORS[method]
+    J, other = (dense(M=12, P=P, seed=P)[0] for P in (40, 30))
+    problem = pose(J, quantities, (other,) if len(quantities[0].keys) == 3 else ())
+    most = estimator.samples(problem, 10**9)
+    for passes in range(120):
+        samples = max(0, estimator.samples(problem, passes))
+        assert samples == 0 or estimator.passes(problem, samples) <= passes
+        assert samples == most or estimator.passes(problem, samples + 1) > passes
 
 
 @pytest.mark.parametrize("method", ["reverse", "forward", "hutchinson"])

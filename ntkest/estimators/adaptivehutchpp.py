@@ -162,7 +162,7 @@ def _measure(problem: Problem, state: Spent) -> tuple[float, float]:
     triangles = tuple(basis.triangles for basis in state.split.bases)
     k = int(triangles[0][0].shape[0])
     h = max(3, k // 2)
-    traces, squares = problem.compiled(_decay, problem.xp, h)(triangles)
+    traces, squares = problem.on_host(_decay, h)(triangles)
     if not is_concrete(squares[1]):
         raise TracedValueError(
             "method='adaptive-hutch++' decides from values how to split its passes, which cannot be traced; inside "

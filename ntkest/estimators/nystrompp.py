@@ -35,12 +35,12 @@ class NystromPP:
 
     def samples(self, problem: Problem, passes: int) -> int:
         """The largest l that `passes` pay for."""
-        most = max(0, (passes - problem.targets) // len(problem.kernels))
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.passes(problem, middle) <= passes else (low, middle - 1)
-        return low
+        left, kernels, column = max(0, passes - problem.targets), len(problem.kernels), column_cost(problem)
+        columns, most = left // (column + 2 * kernels), space(problem)
+        if columns >= most:
+            return (left - most * column) // kernels
+        odd = 2 * columns + 1
+        return odd if (columns + 1) * column + odd * kernels <= left else odd - 1
 
     def growth(self, problem: Problem, have: int, want: int) -> int:
         """Passes from `have` to `want` samples; nothing is run anew."""

@@ -96,7 +96,8 @@ def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, 
     be looked at; under tracing they are the caller's business.
     """
     xp = problem.xp
-    probes, new, overlaps, least = problem.compiled(_together, xp, problem.centre)(old, new)
+    probes, new, overlaps, squares = problem.compiled(_together, xp, problem.centre)(old, new)
+    least = problem.on_host(least_for_unit)(overlaps, squares)
     if not is_concrete(least) or number(least) > DEPENDENT + 100.0 * eps(xp, overlaps):
         return probes, new, overlaps
     kept = _independent(overlaps)
@@ -110,11 +111,11 @@ def add_probes(problem: Problem, old: Array | None, new: Array) -> tuple[Array, 
 def _together(
     xp: ModuleType, centre: Centre | None, old: Array | None, new: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """All probes, the new ones, their Gram matrix, and its least eigenvalue for probes of unit length; array-only."""
+    """All probes, the new ones, their Gram matrix, and its diagonal; array-only."""
     new = new if centre is None else centre(xp, new)
     probes = new if old is None else xp.concat([old, new], axis=0)
     overlaps = grow_products(xp, True, None, (probes,), (probes,))
-    return probes, new, overlaps, least_for_unit(xp, overlaps, xp.linalg.diagonal(overlaps))
+    return probes, new, overlaps, xp.linalg.diagonal(overlaps)
 
 
 def _independent(overlaps: Array) -> list[int]:

@@ -86,8 +86,8 @@ def append_span(problem: Problem, old: Span | None, blocks: Blocks, independent:
     if not is_concrete(blocks[0][0, 0]) or (old is not None and old.lower is None):
         return None
     lower, rows = (None, None) if old is None else (old.lower, old.rows)
-    rest, beside, least = problem.compiled(_complement, xp)(lower, rows, blocks)
-    if not number(least) > independent:
+    rest, beside, squares = problem.compiled(_complement, xp)(lower, rows, blocks)
+    if not number(problem.on_host(least_for_unit)(rest, squares)) > independent:
         return None
     return Span(join(xp, rows, blocks), problem.compiled(_cholesky, xp)(lower, beside, rest))
 
@@ -95,16 +95,16 @@ def append_span(problem: Problem, old: Span | None, blocks: Blocks, independent:
 def _complement(
     xp: ModuleType, lower: Array | None, rows: Blocks | None, blocks: Blocks
 ) -> tuple[Array, Array | None, Array]:
-    """The Gram matrix of what new vectors have beside Q, their products with Q, and the former's least eigenvalue.
+    """The Gram matrix of what new vectors have beside Q, their products with Q, and their own squared lengths.
 
-    The last for vectors of unit length. Q is that of V = LQ, given as L and `rows`; array-only.
+    Q is that of V = LQ, given as L and `rows`; array-only.
     """
     corner = grow_products(xp, True, None, blocks, blocks)
     beside, rest = None, corner
     if rows is not None:
         beside = xp.linalg.solve(lower, Gram(xp, (0,) * len(blocks), 1)(rows, blocks)[0, ...])
         rest = corner - beside.T @ beside
-    return rest, beside, least_for_unit(xp, rest, xp.linalg.diagonal(corner))
+    return rest, beside, xp.linalg.diagonal(corner)
 
 
 def _cholesky(xp: ModuleType, lower: Array | None, beside: Array | None, rest: Array) -> Array:

@@ -125,9 +125,10 @@ def small():
     return f, params, draw(0, 6, 3), jax.tree.map(lambda a: 1.5 * a + 0.1, params), draw(8, 6, 2)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS[:-3], pytest.param("xtrace-power", marks=pytest.mark.slow), *METHODS[-2:]])
 @pytest.mark.usefixtures("float64")
 def test_every_estimator_of_every_quantity_runs_in_jit_grad_and_vmap(method):
+    """Of the forms of XTrace, whose programs take longest to compile, one by default."""
     f, params, x, elsewhere, y = small()
     direction = jax.tree.map(lambda p: signs(p.size, *p.shape), params)
     # of the last three, fewer samples than outputs
