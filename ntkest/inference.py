@@ -268,7 +268,6 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
         quantity = replace(quantity, debias="")
     J, xp = problem.kernels[quantity.kernel or 0].J, problem.xp
     chosen = [moments[key] for key in quantity.keys]
-    _refuse_zero(quantity, moments)
     floor, dtype = FLOOR * eps(xp, J.outputs, *J.params), scalar_dtype(xp, J.outputs)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
     lean = max((m.lean for m in chosen if m.refits is not None or m.offset is not None), default=0.5)
@@ -278,6 +277,7 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen), refits
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)
+    _check_finite(quantity, moments, rows[0][0], dtype)
 
     def placed(number: Array) -> Array:
         return beside(xp, number, J.outputs, dtype) if isinstance(number, np.ndarray) else number
@@ -296,23 +296,22 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
         for value, error, *rest in rows
     ]
     whole = estimates[0]
-    if is_concrete(whole.value) and not abs(number(whole.value)) < float("inf"):
-        raise NonFiniteError(
-            f"the {quantity.name} is {number(whole.value)}: it leaves the range of {whole.value.dtype}, or a "
-            "derivative is not finite; use float64, or rescale the outputs"
-        )
     if not problem.groups.names:
         return whole
     return replace(whole, parts=dict(zip(problem.groups.names, estimates[1:], strict=True)))
 
 
-def _refuse_zero(quantity: Quantity, moments: Mapping[Key, Moment]) -> None:
-    """A ratio with ‖K‖ = 0 has no value."""
-    for key in quantity.keys:
-        if key[0] == "square" and quantity.kernel is None:
-            square = moments[key].value[0, ...]
-            if is_concrete(square) and number(square) == 0:
-                raise ZeroKernelError(
-                    f"the kernel is zero, so its {quantity.name} is not defined: no parameter that was "
-                    "selected moves the outputs"
-                )
+def _check_finite(quantity: Quantity, moments: Mapping[Key, Moment], value: Array, dtype: Any) -> None:
+    """Refuse a value that is none, if it can be seen: as of a ratio with ‖K‖ = 0."""
+    if not is_concrete(value) or abs(number(value)) < float("inf"):
+        return
+    squares = [moments[key].value[0, ...] for key in quantity.keys if key[0] == "square" and quantity.kernel is None]
+    if any(number(square) == 0 for square in squares):
+        raise ZeroKernelError(
+            f"the kernel is zero, so its {quantity.name} is not defined: no parameter that was selected moves the "
+            "outputs"
+        )
+    raise NonFiniteError(
+        f"the {quantity.name} is {number(value)}: it leaves the range of {dtype}, or a derivative is not finite; use "
+        "float64, or rescale the outputs"
+    )

@@ -72,7 +72,6 @@ class Forward:
         self._live = live
         self._reverse = reverse
         self._route = route
-        self._graph: tuple[torch.Tensor, Tensors] | None = None
         self._linear: LinearGraph | None = None
         self._quick = not live and _is_quick(nodes)
         self._pads = program.module is not None and pads(program.module)
@@ -93,7 +92,7 @@ class Forward:
             except RuntimeError as error:
                 if out_of_memory(error):
                     raise
-                route.transposes = False
+                route.transposes, self._linear = False, None
         first: RuntimeError | None = None
         _load_decompositions()
         if not route.doubles:
@@ -116,7 +115,7 @@ class Forward:
                         route.batches = route.batches and (batched or tangents[0].shape[0] == 1)
                     return images
         try:
-            images = self._doubled(tangents)
+            images = self._transposed(tangents)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -158,38 +157,12 @@ class Forward:
         return images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images)
 
     def _transposed(self, tangents: Tensors) -> torch.Tensor:
-        if self._linear is None:
-            with differentiable_kernels():
-                self._linear = LinearGraph(self._program, self._reverse)
-        return self._linear.passes(tangents)
-
-    def _doubled(self, tangents: Tensors) -> torch.Tensor:
-        # The math kernel also for the reverse graph: the fused ones cannot be differentiated twice.
-        with grad_mode(True), differentiable_kernels(self._route.without_onednn), self._rules():
-            outputs, blocks = self._graph = self._graph or self._reverse.graph(fresh=True)
-            images: torch.Tensor = self._reverse.within(blocks, lambda: self._pulled_back(outputs, blocks, tangents))
-        if self._live:
-            self._graph = None
-        return images
-
-    def _pulled_back(self, outputs: torch.Tensor, blocks: Tensors, tangents: Tensors) -> torch.Tensor:
-        """Jᵀ u as a graph in u, and for each tangent v the derivative of ⟨v, Jᵀ u⟩ with respect to u, which is J v."""
-        images = []
-        with self._program.autocast.left():
-            u = torch.zeros_like(outputs, requires_grad=True)
-            gradients = torch.autograd.grad(outputs, blocks, u, create_graph=True, allow_unused=True)
-            used = tuple(i for i, g in enumerate(gradients) if g is not None and g.requires_grad)
-            for index in range(tangents[0].shape[0]):
-                image = torch.autograd.grad(
-                    tuple(gradients[i] for i in used),
-                    u,
-                    tuple(tangents[i][index] for i in used),
-                    retain_graph=True,
-                    create_graph=self._live,
-                    allow_unused=True,
-                )[0]
-                images.append(torch.zeros_like(outputs) if image is None else image)
-        return torch.stack(images)
+        """Through a graph of Jᵀu: by the math kernel of attention, for fused ones cannot be differentiated twice."""
+        with differentiable_kernels(self._route.without_onednn), self._rules():
+            linear = self._linear or LinearGraph(self._program, self._reverse, self._live)
+            if not self._live:
+                self._linear = linear
+            return linear.passes(tangents)
 
     def _unsupported(self, error: RuntimeError) -> UnsupportedModeError:
         module = self._program.module

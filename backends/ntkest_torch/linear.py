@@ -16,11 +16,11 @@ class LinearGraph:
     """J v as the derivative of ⟨v, Jᵀu⟩ with respect to u, which does not depend on u.
 
     Costs a forward and a reverse pass to make, and then a pass for each v. Attention needs kernels with second
-    derivatives while it is made.
+    derivatives while it is made. With `live` parameters J v has derivatives of its own.
     """
 
-    def __init__(self, program: Program, reverse: Reverse) -> None:
-        self._program = program
+    def __init__(self, program: Program, reverse: Reverse, live: bool = False) -> None:
+        self._program, self._live = program, live
         with grad_mode(True):
             outputs, blocks = reverse.graph(fresh=True)
             with program.autocast.left():
@@ -28,7 +28,7 @@ class LinearGraph:
                 found = reverse.within(blocks, lambda: self._pulled(outputs, blocks))
         self._used = tuple(i for i, g in enumerate(found) if g is not None and g.requires_grad)
         self._gradients = tuple(found[i] for i in self._used)
-        self._batches = True
+        self._batches = not live
 
     def _pulled(self, outputs: torch.Tensor, blocks: Tensors) -> tuple[torch.Tensor | None, ...]:
         return torch.autograd.grad(outputs, blocks, self._u, create_graph=True, allow_unused=True)
@@ -48,9 +48,15 @@ class LinearGraph:
 
     def _pass(self, tangents: Tensors, batched: bool) -> torch.Tensor:
         (image,) = torch.autograd.grad(
-            self._gradients, self._u, tangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
+            self._gradients,
+            self._u,
+            tangents,
+            retain_graph=True,
+            create_graph=self._live,
+            allow_unused=True,
+            is_grads_batched=batched,
         )
         if image is None:
             batch = tangents[0].shape[:1] if batched else ()
             return self._u.new_zeros((*batch, *self._u.shape))
-        return image.detach()
+        return image if self._live else image.detach()
