@@ -28,6 +28,7 @@ from typing import Any
 
 from . import estimators_page
 from .contest_worker import Cell, identity, read
+from .cores import available, pinned
 from .operators import HELD_OUT, NAMES, NETWORKS, SIZE, operator
 from .passes import POOLS, ROOT, machine
 
@@ -152,11 +153,11 @@ def _run(core: int, python: str, words: list[str]) -> None:
     """A process with one thread on a core of its own."""
     env = {**os.environ, **dict.fromkeys(POOLS, "1"), "JAX_PLATFORMS": "cpu"}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    pin = (lambda: os.sched_setaffinity(0, {cores[core % len(cores)]})) if cores else None
-    done = subprocess.run([python, *words], env=env, preexec_fn=pin)
-    if done.returncode:
-        raise SystemExit(f"{python} {' '.join(words)} ended with status {done.returncode}")
+    cores = available()
+    with pinned(cores and {cores[core % len(cores)]}):
+        process = subprocess.Popen([python, *words], env=env)
+    if process.wait():
+        raise SystemExit(f"{python} {' '.join(words)} ended with status {process.returncode}")
 
 
 def gather(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .cases import CASES, PASSES
+from .cores import available, pinned
 from .first_result import BACKENDS
 from .gemm import PRODUCTS
 
@@ -72,18 +73,12 @@ def child(threads: int, *arguments: str) -> Any:
     """What ``python *arguments`` prints last, as JSON, when it may use so many threads and keep its byte code."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env = {**kept, **dict.fromkeys(POOLS, str(threads)), "JAX_PLATFORMS": "cpu"}
-    cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_setaffinity") else None
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)),
-    )
-    if done.returncode:
-        raise SystemExit(f"python {' '.join(arguments)} ended with status {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    with pinned(available()[:threads]):
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"python {' '.join(arguments)} ended with status {process.returncode}")
+    return json.loads(printed.splitlines()[-1])
 
 
 __all__ = ["CASES", "measure"]
