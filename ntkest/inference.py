@@ -143,6 +143,8 @@ class Statistics:
     """Relative rounding floor of the error."""
     lean: float = 0.5
     """See `Moment.lean`."""
+    rounding: float = 1.0
+    """See `Moment.rounding`."""
 
     def __call__(
         self,
@@ -157,7 +159,7 @@ class Statistics:
         """
         value = self.quantity.formula(*moments)
         if all(r is None for r in replicates):
-            return self._rows(value, self.xp.abs(value) * self.floor)
+            return self._rows(value, self.xp.abs(value) * self.floor * self.rounding)
         refitted = any(r is not None for r in refits)
         arrays = [x[None, :] if r is None else r for x, r in zip(moments, replicates, strict=True)]
         without = self.quantity.formula(*arrays)
@@ -167,7 +169,7 @@ class Statistics:
             _, high, *highs = self._student(value, self.quantity.formula(*whole), False, False)
             error = self._between(error, high, self.xp.abs(value))
             rest = [self._between(rest[0], highs[0], rest[0] * 0 + 1), self.xp.logical_and(rest[1], highs[1])]
-        error = (error * error + (self.floor * value) ** 2) ** 0.5
+        error = (error * error + (self.floor * self.rounding * value) ** 2) ** 0.5
         if not refitted and self.quantity.chi_square(replicates):
             rest = list(_chi_square(self.xp, moments[-1], arrays[-1], offsets[-1]))
         if self.quantity.most < float("inf"):
@@ -256,10 +258,11 @@ def _statistics(
     scale: float,
     floor: float,
     lean: float,
+    rounding: float,
     *arrays: tuple[Array | None, ...],
 ) -> tuple[tuple[Array, ...], ...]:
     """`Statistics` of arrays in a namespace, with the dtype by name."""
-    return Statistics(xp, quantity, rows, getattr(xp, dtype), scale, floor, lean)(*arrays)  # type: ignore[arg-type]
+    return Statistics(xp, quantity, rows, getattr(xp, dtype), scale, floor, lean, rounding)(*arrays)  # type: ignore[arg-type]
 
 
 def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], **result: Any) -> Estimate:
@@ -271,9 +274,10 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
     floor, dtype = FLOOR * eps(xp, J.outputs, *J.params), scalar_dtype(xp, J.outputs)
     scale = 1.0 if quantity.kernel is None else 2.0 ** problem.exponents[quantity.kernel]
     lean = max((m.lean for m in chosen if m.refits is not None or m.offset is not None), default=0.5)
+    rounding = max(m.rounding for m in chosen)
     replicates = tuple(moment.replicates for moment in chosen)
     refits = tuple(moment.refits for moment in chosen)
-    rows = problem.on_host(_statistics, quantity, problem.rows, dtype_name(dtype), scale, floor, lean)(
+    rows = problem.on_host(_statistics, quantity, problem.rows, dtype_name(dtype), scale, floor, lean, rounding)(
         tuple(m.value for m in chosen), replicates, tuple(m.offset for m in chosen), refits
     )
     samples = max((r.shape[0] for r in replicates if r is not None), default=0)
@@ -288,7 +292,7 @@ def infer(problem: Problem, quantity: Quantity, moments: Mapping[Key, Moment], *
             found = ScaledChiSquare(left, right, quantity.power or 1.0)
         return found if centre is None else AtMost(found, centre, quantity.most)
 
-    about = {**result.pop("about", {}), "samples": samples, "floor": floor}
+    about = {**result.pop("about", {}), "samples": samples, "floor": floor * rounding}
     estimates = [
         Estimate(
             quantity.name, placed(value), placed(error), law=law(*rest) if rest else Exactly(), about=about, **result

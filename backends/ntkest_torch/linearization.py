@@ -114,6 +114,8 @@ class TorchLinearization(AsOperator):
 
     def map_jvp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_jvp`."""
+        if self._follows(probes):
+            return self._following().map_jvp(reduce, probes, expand=expand, chunk=chunk)
         self._watch.check()
         count = leading(probes)
         size = checked_chunk(chunk, self.chunk_size("jvp", count), count)
@@ -121,6 +123,8 @@ class TorchLinearization(AsOperator):
 
     def map_vjp(self, reduce: Reduce, probes: Tree, *, expand: Expand | None = None, chunk: int | None = None) -> Tree:
         """See `Linearization.map_vjp`."""
+        if self._follows(probes):
+            return self._following().map_vjp(reduce, probes, expand=expand, chunk=chunk)
         self._watch.check()
         count = leading(probes)
         size = checked_chunk(chunk, self.chunk_size("vjp", count), count)
@@ -132,6 +136,19 @@ class TorchLinearization(AsOperator):
             return tuple(image.reshape(image.shape[0], -1) for image in images)
 
         return self._reverse.within(graph[1], lambda: map_chunks(xp, pull, reduce, probes, expand, size))
+
+    def _follows(self, probes: Tree) -> bool:
+        """Whether images are to have derivatives in the probes, which come from live parameters of another model."""
+        given = probes if isinstance(probes, tuple) else (probes,)
+        on_tape = any(isinstance(p, torch.Tensor) and p.requires_grad for p in given)
+        return on_tape and not self.live and torch.is_grad_enabled()
+
+    def _following(self) -> TorchLinearization:
+        """With passes that are differentiable, at the same parameters, which are not."""
+        J = TorchLinearization(self._program, self._point, self._watch, self._route, live=True, check=False)
+        J.modes, J.exponent, J.epsilon = self.modes, self.exponent, self.epsilon
+        J._reverse.away = self._reverse.away
+        return J
 
     @property
     def compact(self) -> TorchLinearization:

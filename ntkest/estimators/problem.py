@@ -23,7 +23,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..linearization import Array, Expand, Linearization, Reduce, Tree, settled
+from ..linearization import (
+    Array,
+    Expand,
+    Linearization,
+    NonFiniteError,
+    Reduce,
+    Tree,
+    beside,
+    dtype_name,
+    settled,
+)
 from ..probes import Centre, Probes, cotangent_expander, probe_exponent
 from ..tangents import Gram, Groups, SquareNorms
 
@@ -117,6 +127,9 @@ class Moment:
     whole, which errs high: the exponent of the latter in their weighted geometric mean. With `offset`, by which power
     of its own standard error a spread of few samples, which errs low, is widened. Both measured, for good coverage."""
 
+    rounding: float = 1.0
+    """How many times the usual rounding floor of an error bar lies under this one."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -157,13 +170,26 @@ class Problem:
         def run(*arrays: Any) -> Any:
             here = None if any(getattr(kernel.J, "live", False) for kernel in self.kernels) else _on_host(arrays)
             if here is None:
-                return self.compiled(function, self.xp, *static)(*arrays)
+                return self.compiled(function, self.xp, *static)(*self._placed(arrays))
             import array_api_compat.numpy as np_namespace  # not with ntkest: it takes its time
 
-            with np.errstate(all="ignore"):  # what is not finite is told of where it becomes a result
-                return function(np_namespace, *static, *here)
+            try:
+                with np.errstate(all="ignore"):  # what is not finite is told of where it becomes a result
+                    return function(np_namespace, *static, *here)
+            except np.linalg.LinAlgError as error:
+                raise NonFiniteError(
+                    "a factorisation of inner products of derivatives failed: one of these is not finite, or their "
+                    "squares leave the range of the dtype; use float64, or rescale the outputs"
+                ) from error
 
         return run
+
+    def _placed(self, tree: Any) -> Any:
+        """A tree with its arrays beside the model: some may have been on the host already."""
+        if isinstance(tree, tuple):
+            return tuple(map(self._placed, tree))
+        like = self.kernels[0].J.outputs
+        return beside(self.xp, tree, like, getattr(self.xp, dtype_name(tree.dtype))) if _is_host(tree) else tree
 
     @property
     def size(self) -> int:
@@ -304,6 +330,10 @@ def target_moments(problem: Problem) -> dict[Key, Moment]:
             share = problem.compiled(_share, problem.xp, bool(problem.groups.names))
             moments["target", a] = Moment(share(norms, problem.target_norm))
     return moments
+
+
+def _is_host(array: Any) -> bool:
+    return isinstance(array, np.ndarray | np.generic)
 
 
 def _on_host(tree: Any) -> Any:

@@ -156,7 +156,9 @@ class XNysTrace(LeaveOneOut):
         keys = tuple(sorted(problem.needs - state.targets.keys()))
         products = tuple(state.products[key[1], key[-1]] for key in keys)
         found = problem.on_host(_moments, keys, dimension(problem))(state.factors, products, state.overlaps)
-        return {**{key: Moment(v, r, refits=f) for key, (v, r, f) in zip(keys, found, strict=True)}, **state.targets}
+        rounding = _rounding(problem, state)
+        moments = {key: Moment(v, r, refits=f, rounding=rounding) for key, (v, r, f) in zip(keys, found, strict=True)}
+        return {**moments, **state.targets}
 
     def sketch(self, problem: Problem, state: State, a: int) -> Sketch | None:
         """What the samples show of kernel a's spectrum, on the host; None if they have all of its range."""
@@ -177,6 +179,15 @@ class XNysTrace(LeaveOneOut):
 
 
 XNYSTRACE = XNysTrace()
+
+
+def _rounding(problem: Problem, state: State) -> float:
+    """`Moment.rounding`: without gradients each direction is cut off by some machine epsilons of the largest.
+
+    Where kernels of rank 5 had no more to give, traces and norms in float32 were off by 3 to 5 mε in the median of 60,
+    and one in ten by 7 to 11 mε, from m = 10 to 55 samples.
+    """
+    return 1.0 if keeps_gradients(problem) else 2.0 * state.factors[0].shape[0]
 
 
 def _with_probes(problem: Problem, state: State | None, probes: Probes) -> tuple[State, Array]:

@@ -53,6 +53,8 @@ def beside(xp: ModuleType, values: Any, like: Array, dtype: Any = None) -> Array
         host = host.astype(name, copy=False)
     where = device(like)
     array = xp.asarray(host, dtype=dtype)
+    if len(getattr(where, "device_set", ())) > 1:  # spread over several devices, for which this need not have the shape
+        return array
     # Moving is for where it is needed: asked for the device they are on anyway, some namespaces compile a copy
     return array if where is None or device(array) == where else xp.asarray(host, dtype=dtype, device=where)
 

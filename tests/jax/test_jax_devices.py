@@ -62,3 +62,15 @@ def test_arrays_on_a_second_device_work_there_and_mixed_ones_say_so():
         else:
             raise AssertionError("inputs on a third device were taken")
     """)
+
+
+def test_estimates_of_sharded_inputs_are_those_of_one_device():
+    run("""
+        import ntkest
+        split = NamedSharding(Mesh(np.array(jax.devices()), ("d",)), PartitionSpec("d"))
+        here, there = (ntkest.linearize(f, p, inputs) for inputs in (x, jax.device_put(x, split)))
+        for method in ("exact", "reverse", "hutch++", "nystrom++", "xnystrace"):
+            spent = {} if method == "exact" else {"passes": 40}
+            wanted, found = (ntkest.effective_rank(J, method=method, **spent) for J in (here, there))
+            np.testing.assert_allclose(float(found), float(wanted), rtol=1e-4)
+    """)

@@ -332,3 +332,28 @@ def test_a_split_that_is_chosen_from_values_says_what_to_use_when_traced():
     with pytest.raises(TracedValueError, match=r"nystrom\+\+"):
         jax.jit(trace)(params)
     assert float(trace(params)) > 0
+
+
+@pytest.mark.parametrize("method", ["exact", "reverse", "hutch++", "nystrom++", "xnystrace"])
+@pytest.mark.usefixtures("float64")
+def test_alignments_have_derivatives_in_targets_and_run_over_batches_of_them(method):
+    f, params, x, _, y = small()
+    J, other, spent = ntkest.linearize(f, params, x), draw(3, *y.shape), {} if method == "exact" else {"passes": 36}
+
+    def aligned(y):
+        return ntkest.alignment(J, y, method=method, **spent).value
+
+    h, slope = 1e-6, jax.grad(aligned)(y)
+    numeric = (aligned(y + h * other) - aligned(y - h * other)) / (2 * h)
+    np.testing.assert_allclose((slope * other).sum(), numeric, rtol=1e-5)
+    both = jax.vmap(aligned)(jnp.stack([y, other]))
+    np.testing.assert_allclose(both, [aligned(y), aligned(other)], rtol=1e-9)
+
+
+def test_a_derivative_that_is_not_a_number_is_said_to_be():
+    x = jnp.asarray(draw(0, 12, 6), jnp.float32).at[0].set(0.0)
+    p = jnp.asarray(draw(1, 6, 3), jnp.float32)
+    J = ntkest.linearize(lambda p, x: jnp.sqrt(((x @ p) ** 2).sum(1, keepdims=True)) * jnp.ones(3), p, x, check=False)
+    for method in ("reverse", "nystrom++", "xnystrace", "xtrace"):
+        with pytest.raises(ntkest.NTKError, match="finite"):
+            ntkest.effective_rank(J, method=method, passes=40)

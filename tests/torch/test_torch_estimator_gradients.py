@@ -200,3 +200,45 @@ def test_gradients_with_more_columns_than_parameters(method, by):
         gradients.append(torch.autograd.grad(value, list(module.parameters())[:3]))
     for exact, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", ["reverse", "hutch++", "hutch++jv", "nystrom++", "xnystrace", "xtrace", "xtrace-power"]
+)
+def test_of_an_alignment_with_a_kernel_that_stays(method):
+    """What one kernel's parameters shape is pushed through the other, whose parameters are not differentiated."""
+    torch.manual_seed(0)
+    net, fixed = (nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)).double() for _ in range(2))
+    x, direction = draw(5, 6), [torch.randn_like(p) for p in net.parameters()]
+    start = [p.detach().clone() for p in net.parameters()]
+
+    def aligned(h, differentiable):
+        with torch.no_grad():
+            for p, s, d in zip(net.parameters(), start, direction, strict=True):
+                p.copy_(s + h * d)
+        J = ntkest.linearize(net, x, differentiable=differentiable)
+        return ntkest.alignment(J, ntkest.linearize(fixed, x), method=method, passes=80).value
+
+    h = 1e-5
+    slope = (float(aligned(h, False)) - float(aligned(-h, False))) / (2 * h)
+    found = torch.autograd.grad(aligned(0.0, True), list(net.parameters()), allow_unused=True)
+    along = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True) if g is not None)
+    assert along == pytest.approx(slope, rel=1e-5)
+    assert abs(slope) > 1e-3
+    assert all(p.grad is None for p in fixed.parameters())
+
+
+@pytest.mark.parametrize("method", ["exact", "reverse", "hutch++", "nystrom++", "xnystrace", "xtrace"])
+def test_in_targets_and_over_batches_of_them(method):
+    J, y, direction = ntkest.linearize(mlp(), X), TARGETS, draw(4, 2, seed=3)
+    spent = {} if method == "exact" else {"passes": 40}
+
+    def aligned(y):
+        return ntkest.alignment(J, y, method=method, **spent).value
+
+    h, live = 1e-6, y.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(aligned(live), live)
+    numeric = (aligned(y + h * direction) - aligned(y - h * direction)) / (2 * h)
+    assert float((slope * direction).sum()) == pytest.approx(float(numeric), rel=1e-5)
+    several = torch.func.vmap(aligned)(torch.stack([y, direction]))
+    torch.testing.assert_close(several, torch.stack([aligned(y), aligned(direction)]))
