@@ -206,3 +206,17 @@ def test_error_bars_know_of_rounding_where_a_sketch_has_all_of_the_kernel(decay,
             low, high = getattr(ntkest, quantity)(J, method="xnystrace", passes=passes, seed=seed).interval(0.99)
             hits.append(low <= QUANTITIES[quantity](K) <= high)
     assert np.mean(hits) >= 0.8  # usual rounding floors alone cover none of some of these cells
+
+
+@pytest.mark.parametrize(
+    ("method", "each", "P"), [("xnystrace", 2, 60), ("xtrace", 3, 60), ("xtrace", 3, 300), ("xtrace-power", 5, 300)]
+)
+def test_as_many_samples_as_outputs_are_exact_in_float32(method, each, P):
+    """However close to dependent square matrices of normal numbers come; but of gradients that are not kept."""
+    A = oracle.with_spectrum(0.93 ** np.arange(60), 60, 0, P).astype(np.float32)
+    J, K = ntkest.from_jacobian(A), oracle.kernel(A.astype(np.float64))
+    for seed in range(8):
+        e = ntkest.trace(J, method=method, passes=60 * each, seed=seed)
+        assert abs(float(e) / oracle.trace(K) - 1) < 5e-6
+        low, high = e.interval(0.999)
+        assert low <= oracle.trace(K) <= high

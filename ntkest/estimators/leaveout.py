@@ -32,6 +32,8 @@ class Sphere:
 
     inverse: Array
     dimension: int
+    everything: bool = False
+    """Whether the sketch has all of the space: then what is left without one probe is just what that one finds."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def trace_samples(xp: ModuleType, factor: Factor, w: Array, sphere: Sphere) -> S
     v, d = factor.s.T @ w @ factor.s, factor.d
     diagonal, total = xp.linalg.diagonal(v), xp.linalg.trace(w)
     one, two = _factors(xp, sphere)
-    single = total - diagonal + one * d * d
+    single = total + 0.0 * diagonal if sphere.everything else total - diagonal + one * d * d
     c, q = factor.c, _squared_sines(xp, factor.c)
     lost = (diagonal[:, None] + diagonal[None, :] - 2.0 * c * v) / q
     # of Jᵀω_i, orthogonal to all images but i's and j's, the part along both
@@ -90,7 +92,7 @@ def product_samples(xp: ModuleType, a: Factor, b: Factor, x: Array, sphere: Sphe
     one, two = _factors(xp, sphere)
     scale = 1.0 / xp.linalg.diagonal(sphere.inverse)
     rest = a.d * xp.linalg.diagonal(h1) * scale + b.d * xp.linalg.diagonal(h2) * scale - a.d * b.d * v1
-    single = total - e1 - f1 + v1 * v1 + one * rest
+    single = total + 0.0 * v1 if sphere.everything else total - e1 - f1 + v1 * v1 + one * rest
 
     qa, qb = _squared_sines(xp, a.c), _squared_sines(xp, b.c)
     ra, rb = qa**0.5, qb**0.5

@@ -70,7 +70,8 @@ def trace_samples(xp: ModuleType, basis: Range, k: Action) -> Samples:
     for left in _both(xp, basis):
         rest = k.energy[:, None] - 2.0 * left.with_x(k.g, None) + left.square(k.h)
         found.append(left.kept(k.h) + left.resphered(basis) * rest)
-    return found[0][:, 0], found[1]
+    single = xp.linalg.trace(k.h) + 0.0 * found[0][:, 0] if _has_all(basis) else found[0][:, 0]
+    return single, found[1]
 
 
 def product_samples(xp: ModuleType, basis: Range, k: Action, l: Action, pair: Pair) -> Samples:  # noqa: E741
@@ -80,7 +81,14 @@ def product_samples(xp: ModuleType, basis: Range, k: Action, l: Action, pair: Pa
         known = 2.0 * left.kept(pair.zz) - left.kept_twice(k.h, l.h)
         image = pair.energy[:, None] - left.with_x_of(pair.yz) - left.with_x_of(pair.zy) + left.square(pair.zz)
         found.append(known + left.resphered(basis) * (image - left.within(k, l)))
-    return found[0][:, 0], found[1]
+    everything = 2.0 * xp.linalg.trace(pair.zz) - xp.sum(k.h * l.h)
+    single = everything + 0.0 * found[0][:, 0] if _has_all(basis) else found[0][:, 0]
+    return single, found[1]
+
+
+def _has_all(basis: Range) -> bool:
+    """Whether there are as many probes as dimensions: what is left without one then is what that one finds."""
+    return int(basis.s.shape[0]) == basis.dimension
 
 
 def _both(xp: ModuleType, basis: Range) -> tuple[_Left, _Left]:

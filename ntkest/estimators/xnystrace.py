@@ -155,7 +155,9 @@ class XNysTrace(LeaveOneOut):
         """Means of leave-one-out samples."""
         keys = tuple(sorted(problem.needs - state.targets.keys()))
         products = tuple(state.products[key[1], key[-1]] for key in keys)
-        found = problem.on_host(_moments, keys, dimension(problem))(state.factors, products, state.overlaps)
+        found = problem.on_host(_moments, keys, dimension(problem), keeps_gradients(problem))(
+            state.factors, products, state.overlaps
+        )
         rounding = _rounding(problem, state)
         moments = {key: Moment(v, r, refits=f, rounding=rounding) for key, (v, r, f) in zip(keys, found, strict=True)}
         return {**moments, **state.targets}
@@ -239,14 +241,15 @@ def _moments(
     xp: ModuleType,
     keys: tuple[Key, ...],
     dimension: int,
+    complete: bool,
     factors: tuple[Array, ...],
     products: tuple[Array, ...],
     overlaps: Array,
 ) -> tuple[Triple, ...]:
-    """What `summarise` makes of each key; array-only."""
+    """What `summarise` makes of each key; `complete` says that the sketch lost nothing of its images; array-only."""
     wide = accumulator(xp, factors[0])
     known = [Factor.of(xp, xp.astype(r, wide, copy=False)) for r in factors]
-    sphere = Sphere(xp.linalg.inv(overlaps), dimension)
+    sphere = Sphere(xp.linalg.inv(overlaps), dimension, complete and overlaps.shape[0] == dimension)
     found = []
     for key, product in zip(keys, products, strict=True):
         a, b = key[1], key[-1]
