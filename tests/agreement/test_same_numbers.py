@@ -66,9 +66,9 @@ def test_the_same_estimates_everywhere(net, seed, method, data):
         assert passes == costs or "exact" in methods, backend
         # the geometric mean of two error bars makes the root of a rounding error where the result is exact
         least = (1e-7 if method in (*SKETCHES, "auto") else 1e-9) * max(map(abs, reference))
-        # columns beyond the rank come from combs of eps^(2/3), which rounding turns by eps^(1/3): error bars see that
+        # columns beyond the rank come from combs of eps^(2/3), turned by some eps^(1/3) = 6e-6: error bars see that
         bars = [1, len(numbers) - len(as_floats(second)) + 1] if method in ("nystrom++", "adaptive-hutch++") else []
-        loose = (bars, 1e-5, least)
+        loose = (bars, 1e-4, least)
         if exhausted:  # of as many probes as outputs the condition number decides how large rounding errors get
             loose = ([1, 2, 3, 5, 6, 7], 1e-6, 1e3 * least)
         for places, rtol, atol in ((np.delete(np.arange(len(numbers)), loose[0]), 1e-6, least), loose):
