@@ -9,14 +9,13 @@ Reference: Hutchinson, "A stochastic estimator of the trace of the influence mat
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 
 from ..linearization import Array, leading
 from ..probes import Probes, draw_cotangents
 from ..tangents import SquareNorms
 from .applied import apply_kernel
 from .images import row_gram
-from .pairs import mean_moment
+from .pairs import mean_moments
 from .problem import Key, Moment, Problem, target_moments
 
 
@@ -92,14 +91,8 @@ class Hutchinson:
 
     def moments(self, problem: Problem, state: State) -> dict[Key, Moment]:
         """Means over probes."""
-        found = problem.on_host(_means)(tuple(state.samples.values()))
+        found = problem.on_host(mean_moments, ())(tuple(state.samples.values()), ())
         return {**{key: Moment(*arrays) for key, arrays in zip(state.samples, found, strict=True)}, **state.targets}
-
-
-def _means(xp: ModuleType, samples: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, Array | None], ...]:
-    """Values and replicates of means over samples; array-only."""
-    moments = [mean_moment(xp, pieces) for pieces in samples]
-    return tuple((moment.value, moment.replicates) for moment in moments)
 
 
 def _row_products(problem: Problem, left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:

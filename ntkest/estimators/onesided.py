@@ -23,7 +23,7 @@ from typing import Any
 from ..linearization import Array, leading, tree_map
 from ..probes import Probes, draw_cotangents, draw_tangents
 from .images import RowGram, heights, image_bytes, push_images, push_norms, row_gram
-from .pairs import PairSums, append, mean_moment, pair_moment, pair_sums
+from .pairs import PairSums, append, mean_moments, pair_sums
 from .problem import Key, Moment, Problem, target_moments
 
 
@@ -146,7 +146,7 @@ class OneSided:
         counts = tuple((state.sums[key].counts, state.sums[key].pairs) for key in pairs)
         samples = tuple((state.norms if key[0] == "trace" else state.heights)[key[1]] for key in means)
         sums = tuple((state.sums[key].involving, state.sums[key].total) for key in pairs)
-        found = problem.on_host(_means, counts)(samples, sums)
+        found = problem.on_host(mean_moments, counts)(samples, sums)
         return {
             **{key: Moment(*arrays) for key, arrays in zip([*means, *pairs], found, strict=True)},
             **state.targets,
@@ -192,18 +192,6 @@ def _window_step(
 def _diagonal(key: Key, grams: tuple[RowGram, ...]) -> bool:
     """Whether probe i pairs with its own index: products of output-side images, whose probes are independent."""
     return key[0] == "cross" and grams[0].output_side
-
-
-def _means(
-    xp: ModuleType,
-    counts: tuple[tuple[tuple[int, ...], int], ...],
-    samples: tuple[tuple[Array, ...], ...],
-    sums: tuple[tuple[tuple[Array, ...], Array], ...],
-) -> tuple[tuple[Array, Array], ...]:
-    """Values and replicates of means over samples, then of means over pairs; array-only."""
-    means = [mean_moment(xp, pieces) for pieces in samples]
-    pairs = [pair_moment(xp, *c, *s) for c, s in zip(counts, sums, strict=True)]
-    return tuple((moment.value, moment.replicates) for moment in (*means, *pairs))
 
 
 def _window(problem: Problem, mode: str) -> int:

@@ -86,6 +86,18 @@ def mean_moment(xp: ModuleType, pieces: tuple[Array, ...]) -> Moment:
     return Moment(total / m, (total[None, :] - samples) / (m - 1))
 
 
+def mean_moments(
+    xp: ModuleType,
+    counts: tuple[tuple[tuple[int, ...], int], ...],
+    samples: tuple[tuple[Array, ...], ...],
+    sums: tuple[tuple[tuple[Array, ...], Array], ...],
+) -> tuple[tuple[Array, Array], ...]:
+    """Values and replicates of means over samples, then of means over pairs; array-only."""
+    means = [mean_moment(xp, pieces) for pieces in samples]
+    pairs = [pair_moment(xp, *c, *s) for c, s in zip(counts, sums, strict=True)]
+    return tuple((moment.value, moment.replicates) for moment in (*means, *pairs))
+
+
 def append(pieces: tuple[tuple[Array, ...], ...], new: list[Array]) -> tuple[tuple[Array, ...], ...]:
     """Pieces of each kernel, with a new one for each."""
     before = pieces or ((),) * len(new)

@@ -339,10 +339,9 @@ def _is_host(array: Any) -> bool:
 def _on_host(tree: Any) -> Any:
     """A tree of arrays and numbers with its arrays on the host; None if one of them cannot or should not be there."""
     if isinstance(tree, tuple):
-        parts = [_on_host(part) for part in tree]
-        return (
-            None if any(new is None and old is not None for new, old in zip(parts, tree, strict=True)) else tuple(parts)
-        )
+        parts = tuple(map(_on_host, tree))
+        refused = any(new is None and old is not None for new, old in zip(parts, tree, strict=True))
+        return None if refused else parts
     if tree is None or isinstance(tree, int | float):
         return tree
     return settled(tree) if math.prod(tree.shape) <= SMALL else None
